@@ -1,0 +1,178 @@
+"""What a plug-in must offer. A plug-in is one file that ends in one annotated constant.
+
+`toolchain/prune/criteria/NAME.py` -> `CRITERION`, `toolchain/export/NAME.py` -> `FORMAT`,
+`toolchain/quantize/NAME.py` -> `QUANTIZER`, `targets/NAME.py` (or `targets/NAME/__init__.py`) -> `TARGET`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from toolchain.values import (
+    Artifact,
+    Channels,
+    Conditions,
+    Measurement,
+    Precision,
+    Preprocessing,
+    Program,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    Batch = tuple[tuple[Tensor, ...], Tensor]
+    Arrays = tuple[np.ndarray[Any, Any], ...]
+
+
+class Progress(Protocol):
+    """Where a long stage tells how far it is. The command line draws it; tests ignore it."""
+
+    def stage(self, title: str) -> None:
+        """A new stage begins; the previous one is done."""
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` steps of the current stage are finished."""
+
+
+class Silent:
+    """A progress that says nothing."""
+
+    def stage(self, title: str) -> None:
+        """Ignored."""
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """Ignored."""
+
+
+class Data(Protocol):
+    """Labelled samples. Batches are `(inputs, target)`: a tuple of input tensors [n, ...] and a target [n]."""
+
+    name: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing | None
+    skipped: tuple[str, ...]
+    train_size: int
+    validation_size: int
+
+    def fingerprint(self) -> str:
+        """A hash that changes when the samples do."""
+
+    def train(self, batch_size: int, *, seed: int, augment: bool) -> Iterator[Batch]:
+        """One epoch of the training part, shuffled by `seed`."""
+
+    def validation(self, batch_size: int) -> Iterator[Batch]:
+        """The validation part, in a fixed order."""
+
+    def calibration(self, count: int) -> Batch:
+        """`count` training samples, fixed, spread over the classes, not augmented."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a criterion may look at: data when there are any, and a seed."""
+
+    batches: tuple[Batch, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """Scores units: `score(program, channels, evidence)[group][u]` is the damage of removing unit u alone.
+
+    Scores are finite, >= 0 and comparable between groups. They do not change the program.
+    """
+
+    name: str
+    summary: str
+    needs_data: bool
+    score: Callable[[Program, Channels, Evidence], Mapping[str, tuple[float, ...]]]
+
+
+class Session(Protocol):
+    """An exported file opened for running."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """Outputs for inputs of any batch size, in the order of the program's outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A file format: how to write a program into it and how to run what was written.
+
+    `extra` is the pip extra that brings the packages. `open` is None where no engine for the format exists
+    on this machine's platform; the reason is then `closed_because`.
+    """
+
+    name: str
+    summary: str
+    suffix: str
+    extra: str
+    write: Callable[[Program, Path, Mapping[str, str]], Artifact]
+    open: Callable[[Path], Session] | None
+    closed_because: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer:
+    """Post-training quantization of an exported file by the tools of its own runtime.
+
+    `quantize(source, path, samples)` writes a new file; `samples` are calibration inputs [n, ...], None
+    where `needs_data` is False.
+    """
+
+    name: str
+    format: str
+    precision: Precision
+    needs_data: bool
+    quantize: Callable[[Artifact, Path, Sequence[Arrays] | None], Artifact]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """An engine that a target runs models with. `align` is the channel multiple its kernels like."""
+
+    name: str
+    format: str
+    precisions: tuple[Precision, ...]
+    align: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to measure: `trials` fresh sessions per model, interleaved; each timed for at least `runs` runs."""
+
+    trials: int = 8
+    runs: int = 100
+    warmup: int = 20
+    trial_seconds: float = 1.0
+    threads: int = 1
+
+
+class Device(Protocol):
+    """A connected target."""
+
+    def conditions(self, runtime: Runtime, threads: int) -> Conditions:
+        """What the device is and the state it is in now."""
+
+    def measure(
+        self, artifacts: Sequence[Artifact], protocol: Sampling, progress: Progress
+    ) -> tuple[Measurement, ...]:
+        """Interleaved measurement of all `artifacts`; one result each, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device class: what it is, what runs on it, and how to reach it."""
+
+    name: str
+    summary: str
+    runtimes: tuple[Runtime, ...]
+    connect: Callable[[], Device]

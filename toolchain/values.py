@@ -1,0 +1,299 @@
+"""The nouns that flow through the pipeline: frozen, keyword-only, free of heavy imports.
+
+`Request -> Program -> Channels -> PrunePlan -> Program -> Artifacts -> Checks + Measurements -> Report`
+
+An `Estimate` is not a `Measurement`: nothing converts one into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+Precision = Literal["fp32", "fp16", "int8", "int8-weights"]
+Verdict = Literal["held", "over", "inconclusive", "not measured"]
+Status = Literal["pass", "fail", "not run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """Name, shape and dtype of an input or output; a `None` dimension is the dynamic batch."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """The network as one torch.export graph: training IR, eval mode, batch norm kept, guards dropped.
+
+    `module` is shared by reference and never changed by a stage: a stage copies before it rewrites.
+    Parameter names are those of the user's network.
+    """
+
+    name: str
+    module: GraphModule
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One dimension of one parameter or buffer, cut by a group.
+
+    `index[u]` lists the positions along `dim` that belong to unit u of the group (several where a view
+    flattened H x W into the channels); positions of different units are disjoint.
+    """
+
+    parameter: str
+    dim: int
+    index: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Channels ("units") that may be removed one by one; removing unit u cuts `index[u]` of every member.
+
+    All units of a group occur in the same parameters, so that widths are linear in the kept counts.
+    `minimum` units always stay. `note` says when removal changes a normalisation's statistics.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    minimum: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """Positions of one parameter dimension that no group may remove, and why."""
+
+    parameter: str
+    dim: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channels:
+    """The outcome of the channel analysis: what may be removed together, and what may not at all."""
+
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+
+    def group(self, name: str) -> Group:
+        """The group called `name`; KeyError where there is none."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One convolution or matrix product of the graph, as the latency models see it.
+
+    `weight` names the parameter, [out, in / groups, *kernel] for convolutions ([in, out / groups, *kernel]
+    when `transposed`) and [out, in] for linear layers. `input_size` / `output_size` are the spatial sizes
+    (empty for linear layers; `tokens` then counts the rows multiplied per sample).
+    """
+
+    node: str
+    kind: Literal["conv", "linear"]
+    weight: str
+    in_channels: int
+    out_channels: int
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    input_size: tuple[int, ...] = ()
+    output_size: tuple[int, ...] = ()
+    tokens: int = 1
+    transposed: bool = False
+    bias: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Resources of one inference of one sample. `neurons` is the activation volume of all layers' outputs."""
+
+    macs: int
+    params: int
+    weight_bytes: int
+    neurons: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Hard upper limits; `None` is unlimited. `mb` bounds the delivered model file (10^6 bytes)."""
+
+    ms: float | None = None
+    mb: float | None = None
+    macs: int | None = None
+    params: int | None = None
+    neurons: int | None = None
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A predicted latency. Never stored, printed or gated as a measured time."""
+
+    ms: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under what a measurement was taken. What could not be read is None, never guessed."""
+
+    device: str
+    os: str
+    cpu: str | None
+    governor: str | None
+    frequency_mhz: float | None
+    load: tuple[float, ...] | None
+    threads: int
+    runtime: str
+    runtime_version: str
+    affinity: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Wall-clock latency of one model file on one target: raw samples and what follows from them.
+
+    `samples_ms[t]` are the timed runs of trial t, each trial a fresh session; trials of the models of one
+    comparison are interleaved. The interval of p50 and p90 is 95 %, from resampling trials and runs.
+    """
+
+    label: str
+    sha256: str
+    runtime: str
+    precision: Precision
+    p50_ms: float
+    p50_low_ms: float
+    p50_high_ms: float
+    p90_ms: float
+    p90_low_ms: float
+    p90_high_ms: float
+    cpu_p50_ms: float | None
+    load_ms: float | None
+    first_ms: float | None
+    samples_ms: tuple[tuple[float, ...], ...]
+    conditions: Conditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunePlan:
+    """Which units stay, decided before anything is changed. JSON in, JSON out; replayable.
+
+    `keep[group]` lists the kept unit numbers in ascending order; groups not named stay whole.
+    `program` is the fingerprint of the program the plan was made for.
+    """
+
+    program: str
+    criterion: str
+    keep: Mapping[str, tuple[int, ...]]
+    runtime: str = ""
+    precision: Precision = "fp32"
+    estimate: Estimate | None = None
+    cost: Cost | None = None
+    damage: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One exported file (or .mlpackage folder). `runtime` is what executes it on the target."""
+
+    format: str
+    runtime: str
+    precision: Precision
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One verified statement: `value` against `limit`, in `unit`; "not run" carries the reason in `detail`."""
+
+    name: str
+    subject: str
+    status: Status
+    value: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes the network's input: RGB in 0-1, resized to [h, w], then (x - mean) / std."""
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    resize: tuple[int, int] | None = None
+    source: str = "default: ImageNet values"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Fine-tuning settings. `temperature` and `distil_weight` are those of knowledge distillation."""
+
+    epochs: int = 1
+    lr: float = 0.01
+    batch_size: int = 128
+    temperature: float = 4.0
+    distil_weight: float = 0.9
+    weight_decay: float = 5e-4
+    augment: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything the user asked for, already parsed; files are not opened yet."""
+
+    model: Path
+    target: str
+    out: Path
+    budget: Budget
+    data: str | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    metric: str = "top1"
+    arch: str | None = None
+    input_shape: tuple[tuple[int, ...], ...] | None = None
+    trust_pickle: bool = False
+    criterion: str = "auto"
+    runtime: str = "auto"
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    formats: tuple[str, ...] = ("onnx", "coreml", "tflite")
+    training: Training = field(default_factory=Training)
+    threads: int = 1
+    seed: int = 0
+    resume: bool = False
+    finish: bool = False
+    plan: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the run found, ready to be written as JSON, Markdown, HTML and terminal text.
+
+    `record` follows the schema documented in `docs/report.md`; `exit_code` is 0 when every check passed.
+    """
+
+    record: Mapping[str, Any]
+    exit_code: int
