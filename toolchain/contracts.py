@@ -50,7 +50,7 @@ class Silent:
 
 
 class Data(Protocol):
-    """Labelled samples. Batches are `(inputs, target)`: a tuple of input tensors [n, ...] and a target [n]."""
+    """Labelled samples. Batches are `(inputs, target)`: input tensors [n, ...] and a target [n]."""
 
     name: str
     classes: tuple[str, ...]

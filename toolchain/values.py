@@ -227,7 +227,7 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One verified statement: `value` against `limit`, in `unit`; "not run" carries the reason in `detail`."""
+    """One verified statement: `value` against `limit`, in `unit`; "not run" has its reason in `detail`."""
 
     name: str
     subject: str
