@@ -107,8 +107,8 @@ class Session(Protocol):
 class Format:
     """A file format: how to write a program into it and how to run what was written.
 
-    `extra` is the pip extra that brings the packages. `open` is None where no engine for the format exists
-    on this machine's platform; the reason is then `closed_because`.
+    `extra` is the pip extra that brings `packages` (top-level import names). `open` is None where no engine
+    for the format exists on this machine's platform; the reason is then `closed_because`.
     """
 
     name: str
@@ -118,6 +118,7 @@ class Format:
     write: Callable[[Program, Path, Mapping[str, str]], Artifact]
     open: Callable[[Path], Session] | None
     closed_because: str = ""
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

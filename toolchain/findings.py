@@ -1,0 +1,166 @@
+"""What a run found, as the report's record (schema `edgefit.report/1`, documented in docs/report.md)."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from toolchain import __version__
+from toolchain.assembly import Kind
+from toolchain.baseline import Baseline
+from toolchain.plain import to_plain
+from toolchain.planning import Choice
+from toolchain.program.capture import fingerprint
+from toolchain.program.cost import layers
+from toolchain.proof import Proof, kind_of
+from toolchain.run import Run
+from toolchain.train.loop import FineTuned
+from toolchain.train.metric import Score
+from toolchain.values import Artifact, Check
+
+SCHEMA: Final = "edgefit.report/1"
+
+
+def record(
+    run: Run,
+    kind: str,
+    baseline: Baseline | None,
+    choice: Choice | None,
+    tuned: FineTuned | None,
+    proof: Proof | None,
+) -> dict[str, Any]:
+    """The whole record; what did not happen is None."""
+    checks = () if proof is None else proof.checks
+    verdict = "not measured" if proof is None else proof.verdict
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "edgefit", "version": __version__},
+        "created": _now(),
+        "kind": kind,
+        "request": to_plain(run.request),
+        "model": {
+            "name": run.program.name,
+            "fingerprint": fingerprint(run.program),
+            "inputs": to_plain(run.program.inputs),
+            "outputs": to_plain(run.program.outputs),
+        },
+        "data": _data(run),
+        "target": {"name": run.target.name, "summary": run.target.summary},
+        "baseline": None if baseline is None else _baseline(baseline),
+        "plan": None if choice is None else _plan(run, choice),
+        "rounds": [] if choice is None else [_round(r) for r in choice.rounds],
+        "training": None if tuned is None else _training(tuned),
+        "result": None if proof is None else _result(run, choice, proof),
+        "checks": [to_plain(c) for c in checks],
+        "budget": [] if proof is None else [asdict(entry) for entry in proof.limits],
+        "verdict": verdict,
+        "notes": list(run.notes),
+        "timings": dict(run.seconds),
+        "exit_code": exit_code(checks, verdict if kind == "compress" else "held"),
+    }
+
+
+def exit_code(checks: Sequence[Check], verdict: str) -> int:
+    """0 when no check failed and every limit is held, else 1."""
+    return int(verdict != "held" or any(check.status == "fail" for check in checks))
+
+
+def score_record(score: Score | None) -> dict[str, Any] | None:
+    """Name, value and number of samples of a score."""
+    return None if score is None else {"name": score.name, "value": score.value, "samples": score.samples}
+
+
+def _now() -> str:
+    """UTC time in ISO form; SOURCE_DATE_EPOCH when set."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.datetime.now(datetime.UTC)
+    if epoch and epoch.isdigit():
+        moment = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def _data(run: Run) -> dict[str, Any] | None:
+    data = run.data
+    if data is None:
+        return None
+    return {
+        "name": data.name,
+        "classes": list(data.classes),
+        "train": data.train_size,
+        "validation": data.validation_size,
+        "skipped": list(data.skipped),
+        "preprocessing": to_plain(data.preprocessing),
+    }
+
+
+def _artifact(artifact: Artifact, score: Score | None = None) -> dict[str, Any]:
+    plain: dict[str, Any] = to_plain(artifact)
+    return {**plain, "path": Path(artifact.path).name, "metric": score_record(score)}
+
+
+def _baseline(baseline: Baseline) -> dict[str, Any]:
+    return {
+        "metric": score_record(baseline.score),
+        "cost": to_plain(baseline.cost),
+        "artifacts": [_artifact(a) for a in baseline.artifacts.values()],
+        "measurements": [to_plain(m) for m in baseline.measurements.values()],
+        "drops": {f"{name} {precision}": drop for (name, precision), drop in baseline.drops.items()},
+    }
+
+
+def _plan(run: Run, choice: Choice) -> dict[str, Any]:
+    plan = choice.plan
+    after = {layer.node: layer.out_channels for layer in layers(choice.program)}
+    widths = [
+        {
+            "layer": layer.weight.removesuffix(".weight"),
+            "before": layer.out_channels,
+            "after": after[layer.node],
+        }
+        for layer in layers(run.program)
+        if layer.node in after
+    ]
+    return {
+        "criterion": plan.criterion,
+        "runtime": plan.runtime,
+        "precision": plan.precision,
+        "estimate_ms": None if plan.estimate is None else plan.estimate.ms,
+        "estimate_source": None if plan.estimate is None else plan.estimate.source,
+        "damage": plan.damage,
+        "reason": choice.reason,
+        "widths": widths,
+        "candidates": [dict(row) for row in choice.candidates],
+    }
+
+
+def _round(entry: Any) -> Mapping[str, Any]:
+    measured = entry.measured
+    return {
+        "round": entry.number,
+        "estimate_ms": entry.estimate_ms,
+        "measured_ms": None if measured is None else measured.p50_ms,
+        "low_ms": None if measured is None else measured.p50_low_ms,
+        "high_ms": None if measured is None else measured.p50_high_ms,
+        "decision": entry.decision,
+    }
+
+
+def _training(tuned: FineTuned) -> dict[str, Any]:
+    return {"epochs": [to_plain(epoch) for epoch in tuned.history], "best_epoch": tuned.best_epoch}
+
+
+def _result(run: Run, choice: Choice | None, proof: Proof) -> dict[str, Any]:
+    chosen: Kind | None = None if choice is None else kind_of(run, choice.combination)
+    measurements = list(proof.measurements.values())
+    return {
+        "metric": score_record(proof.score),
+        "cost": to_plain(proof.cost),
+        "artifacts": [
+            {**_artifact(a, proof.scores.get(k)), "chosen": k == chosen} for k, a in proof.artifacts.items()
+        ],
+        "measurements": [to_plain(m) for m in ([proof.baseline] if proof.baseline else []) + measurements],
+    }

@@ -1,0 +1,216 @@
+"""The whole house in one function: read `compress` first.
+
+capture -> baseline -> plan (closed loop with the target) -> fine-tune -> export, quantize, verify, measure.
+The one step back: a final measurement over the budget corrects the latency model and plans again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from toolchain import findings, registry
+from toolchain.assembly import Material, copy_file, metadata, require_formats
+from toolchain.baseline import Baseline, combinations, measure_baseline
+from toolchain.contracts import Data, Device, Progress, Silent, Target
+from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
+from toolchain.errors import BudgetError
+from toolchain.load import load
+from toolchain.plain import to_plain
+from toolchain.planning import Choice, close_loop_again, decide, replay
+from toolchain.program.capture import fingerprint
+from toolchain.program.channels import analyse
+from toolchain.program.cost import cost
+from toolchain.proof import Proof, prove
+from toolchain.prune.planfile import plan_text
+from toolchain.report.folder import write_reports
+from toolchain.run import Run
+from toolchain.stages import Stages
+from toolchain.train.data import open_data
+from toolchain.train.loop import FineTuned, fine_tune
+from toolchain.train.metric import resolve
+from toolchain.values import Program, Report, Request
+
+ATTEMPTS: Final = 3
+"""How often a network may be planned and fine-tuned before the run gives up on a measured overshoot."""
+CALIBRATION: Final = 512
+
+
+def compress(request: Request, progress: Progress | None = None) -> Report:
+    """The main job: a smaller network under the budget, its files and the proof, in `request.out`.
+
+    Raises:
+        CompressError: by kind of failure; nothing is written to `request.out` then.
+    """
+    run = open_run(request, progress or Silent())
+    baseline = measure_baseline(run, combinations(run))
+    choice = replay(run, request.plan) if request.plan else _decide(run, baseline)
+    for attempt in range(ATTEMPTS):
+        tuned = _tune(run, choice)
+        program = choice.program if tuned is None else tuned.program
+        proof = prove(run, program, choice, baseline, attempt)
+        again = _overshoot(run, choice, proof) if attempt + 1 < ATTEMPTS else None
+        if again is None:
+            break
+        choice = again
+    found = findings.record(run, "compress", baseline, choice, tuned, proof)
+    report = Report(record=found, exit_code=found["exit_code"])
+    _deliver(run, proof, choice, report)
+    return report
+
+
+def open_run(request: Request, progress: Progress) -> Run:
+    """Check, load and connect everything a run needs; fails before anything is written."""
+    refuse_foreign_folder(request.out)
+    target: Target = registry.find("targets", "TARGET", request.target)
+    require_formats(request.formats)
+    metric = resolve(request.metric)
+    progress.stage("Loading the network")
+    program = load(
+        request.model, input_shape=request.input_shape, arch=request.arch, trust_pickle=request.trust_pickle
+    )
+    data = None
+    if request.data is not None:
+        progress.stage("Reading the data")
+        data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
+        program = replace(program, classes=program.classes or data.classes)
+    progress.stage("Analysing the channels")
+    device: Device = target.connect()
+    run = Run(
+        request=request,
+        program=program,
+        channels=analyse(program),
+        data=data,
+        metric=metric,
+        target=target,
+        device=device,
+        stages=Stages(root=work_folder(request.out)),
+        material=_material(request, program, data),
+        progress=progress,
+    )
+    if data is None:
+        run.notes.append("no data given: channels are chosen by weights only; accuracy not measured; no int8")
+    elif data.skipped:
+        run.notes.append(f"{len(data.skipped)} unreadable images were skipped: {', '.join(data.skipped[:3])}")
+    return run
+
+
+def _material(request: Request, program: Program, data: Data | None) -> Material:
+    source = f"{request.model.name} {fingerprint(program)[:16]}"
+    if data is None:
+        return Material(samples=None, metadata=metadata(program, None, source), key="")
+    inputs, _ = data.calibration(CALIBRATION)
+    arrays = tuple(x.numpy() for x in inputs)
+    samples = [tuple(x[i : i + 1] for x in arrays) for i in range(len(arrays[0]))]
+    entries = metadata(program, data.preprocessing, source)
+    return Material(samples=samples, metadata=entries, key=data.fingerprint())
+
+
+def _tune(run: Run, choice: Choice) -> FineTuned | None:
+    """Fine-tune the pruned program with the original as teacher; None when there is nothing to tune."""
+    request = run.request
+    if run.data is None or not choice.plan.keep or request.training.epochs == 0:
+        return None
+    folder = run.stages.folder("training", [plan_text(choice.plan), run.data.fingerprint(), request.training])
+    with run.stage("Fine-tuning", "fine-tune"):
+        return fine_tune(
+            choice.program,
+            teacher=run.program,
+            data=run.data,
+            metric=run.metric,
+            training=request.training,
+            folder=folder,
+            progress=run.progress,
+            resume=True,
+            finish=request.finish,
+        )
+
+
+def _overshoot(run: Run, choice: Choice, proof: Proof) -> Choice | None:
+    """A new choice when the final measurement is over the budget and planning again can help."""
+    over = [entry for entry in proof.limits if entry.name == "ms" and entry.verdict == "over"]
+    if not over or over[0].value is None:
+        return None
+    again = close_loop_again(run, choice, over[0].value)
+    if again is not None:
+        run.notes.append("the final measurement was over the budget: planned again with the corrected model")
+    return again
+
+
+def plan(request: Request, progress: Progress | None = None) -> Report:
+    """Decide only: the plan is written to `request.out`/plan.json, with the report of what it rests on."""
+    run = open_run(request, progress or Silent())
+    baseline = measure_baseline(run, combinations(run))
+    choice = _decide(run, baseline)
+    found = findings.record(run, "plan", baseline, choice, None, None)
+    report = Report(record=found, exit_code=found["exit_code"])
+    replace_folder(request.out, lambda folder: _write_texts(folder, choice, report))
+    return report
+
+
+def bench(request: Request, progress: Progress | None = None) -> Report:
+    """Measure the network as it is, in every runtime and precision that the request allows."""
+    with tempfile.TemporaryDirectory(prefix="edgefit-bench-") as folder:
+        run = open_run(replace(request, out=Path(folder) / "bench"), progress or Silent())
+        baseline = measure_baseline(run, combinations(run))
+        found = findings.record(run, "bench", baseline, None, None, None)
+    return Report(record=found, exit_code=found["exit_code"])
+
+
+def inspect(request: Request) -> Mapping[str, Any]:
+    """Inputs, outputs, cost, channel groups with their members, and what is frozen and why."""
+    program = load(
+        request.model, input_shape=request.input_shape, arch=request.arch, trust_pickle=request.trust_pickle
+    )
+    channels = analyse(program)
+    return {
+        "schema": "edgefit.inspect/1",
+        "name": program.name,
+        "fingerprint": fingerprint(program),
+        "inputs": to_plain(program.inputs),
+        "outputs": to_plain(program.outputs),
+        "cost": to_plain(cost(program)),
+        "groups": [
+            {
+                "name": group.name,
+                "size": group.size,
+                "minimum": group.minimum,
+                "note": group.note,
+                "members": [{"parameter": m.parameter, "dim": m.dim} for m in group.members],
+            }
+            for group in channels.groups
+        ],
+        "frozen": to_plain(channels.frozen),
+    }
+
+
+def _decide(run: Run, baseline: Baseline) -> Choice:
+    """`decide`, keeping the best plan of an unreachable budget where the user can look at it."""
+    try:
+        return decide(run, baseline)
+    except BudgetError as error:
+        if error.plan is not None:
+            path = run.stages.root / "best-plan.json"
+            path.write_text(plan_text(error.plan), encoding="utf-8")
+            error.hint = f"{error.hint}; the best plan is in {path}"
+        raise
+
+
+def _deliver(run: Run, proof: Proof, choice: Choice, report: Report) -> None:
+    """The result folder: model files, plan and report in three forms."""
+
+    def fill(folder: Path) -> None:
+        for artifact in proof.artifacts.values():
+            copy_file(artifact, folder)
+        _write_texts(folder, choice, report)
+
+    with run.stage("Writing the result", "deliver"):
+        replace_folder(run.request.out, fill)
+
+
+def _write_texts(folder: Path, choice: Choice, report: Report) -> None:
+    (folder / "plan.json").write_text(plan_text(choice.plan), encoding="utf-8")
+    write_reports(report.record, folder)

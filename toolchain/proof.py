@@ -1,0 +1,223 @@
+"""Proving: every delivered file reopened, compared, scored and measured; every limit judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from toolchain.assembly import FLOAT_OF, Kind, build, open_session, quantizers, runner
+from toolchain.baseline import Baseline
+from toolchain.contracts import Sampling
+from toolchain.latency.statistics import verdict
+from toolchain.planning import Choice
+from toolchain.program.capture import example_inputs, fingerprint
+from toolchain.program.cost import cost
+from toolchain.run import Combination, Run, measure, remembered_score
+from toolchain.train.metric import Score, evaluate, program_runner
+from toolchain.values import Artifact, Budget, Check, Cost, Measurement, Program, Verdict
+from toolchain.verify.parity import check_coreml, check_float, check_quantized
+
+FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4)
+CLEARER: Final = 2
+"""How often an inconclusive measurement is repeated with twice the trials."""
+COMPARED: Final = 32
+"""Real inputs on which float files are compared with the program."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One line of the budget: what was asked, what was found, and the verdict."""
+
+    name: str
+    limit: float
+    value: float | None
+    unit: str
+    verdict: Verdict
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What is known of the delivered files, each statement with its evidence."""
+
+    program: Program
+    cost: Cost
+    score: Score | None
+    artifacts: Mapping[Kind, Artifact]
+    scores: Mapping[Kind, Score]
+    measurements: Mapping[Kind, Measurement]
+    baseline: Measurement | None
+    checks: tuple[Check, ...]
+    limits: tuple[Limit, ...]
+    verdict: Verdict
+
+
+def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attempt: int) -> Proof:
+    """Build, check, score and measure the files of `program`."""
+    with run.stage("Exporting", "export"):
+        artifacts = build(program, kinds_to_deliver(run, choice), run.stages, run.material)
+    with run.stage("Verifying every file", "verify"):
+        checks = [
+            check for kind, artifact in artifacts.items() for check in _checks(run, program, kind, artifact)
+        ]
+    scores: dict[Kind, Score] = {}
+    score = None
+    if run.data is not None:
+        with run.stage("Metric of the files", "evaluate"):
+            score = _program_score(run, program)
+            scores = {k: s for k, a in artifacts.items() if (s := _file_score(run, a)) is not None}
+    with run.stage("Measuring original and result, interleaved", "measure"):
+        before, measurements = _measure(run, artifacts, choice, baseline, attempt)
+    limits = judge(run, choice, artifacts, measurements, cost(program), baseline, scores)
+    return Proof(
+        program=program,
+        cost=cost(program),
+        score=score,
+        artifacts=artifacts,
+        scores=scores,
+        measurements=measurements,
+        baseline=before,
+        checks=tuple(checks),
+        limits=limits,
+        verdict=_overall(limits),
+    )
+
+
+def kinds_to_deliver(run: Run, choice: Choice) -> tuple[Kind, ...]:
+    """Every requested format in float, and quantized when the choice is and the format can be."""
+    kinds: list[Kind] = []
+    for name in run.request.formats:
+        kinds.append((name, FLOAT_OF[name]))
+        if choice.combination[1] != "fp32":
+            offered = [
+                q for q in quantizers(name).values() if run.material.samples is not None or not q.needs_data
+            ]
+            kinds += [(name, q.precision) for q in offered]
+    chosen = kind_of(run, choice.combination)
+    return tuple(dict.fromkeys([*kinds, chosen]))
+
+
+def kind_of(run: Run, combination: Combination) -> Kind:
+    """The file kind that a combination executes."""
+    return (run.runtime(combination[0]).format, combination[1])
+
+
+def _checks(run: Run, program: Program, kind: Kind, artifact: Artifact) -> tuple[Check, ...]:
+    session = open_session(artifact)
+    subject = artifact.path.name
+    if session is None:
+        return check_coreml(artifact, program, subject=subject)
+    if run.material.samples is not None:
+        inputs = tuple(stack[:COMPARED] for stack in run.material.samples_stacked)
+    else:
+        inputs = tuple(x.numpy() for x in example_inputs(program, 4, seed=run.request.seed))
+    if kind[1] == FLOAT_OF[kind[0]]:
+        return (check_float(program, session, inputs, subject=subject),)
+    batches = () if run.data is None else run.data.validation(256)
+    return check_quantized(program, session, inputs, batches, subject=subject)
+
+
+def _program_score(run: Run, program: Program) -> Score:
+    assert run.data is not None
+    data = run.data
+    inputs = [fingerprint(program), data.fingerprint(), run.metric.name, run.request.preprocessing]
+    return remembered_score(run, "score", inputs, lambda: evaluate(program_runner(program), data, run.metric))
+
+
+def _file_score(run: Run, artifact: Artifact) -> Score | None:
+    assert run.data is not None
+    data, session = run.data, open_session(artifact)
+    if session is None:
+        return None
+    inputs = [artifact.sha256, data.fingerprint(), run.metric.name, run.request.preprocessing]
+    return remembered_score(run, "score", inputs, lambda: evaluate(runner(session), data, run.metric))
+
+
+def _measure(
+    run: Run, artifacts: Mapping[Kind, Artifact], choice: Choice, baseline: Baseline, attempt: int
+) -> tuple[Measurement | None, dict[Kind, Measurement]]:
+    """The best float original and every file the target runs, in one interleaved measurement.
+
+    While the chosen file's interval straddles the budget the whole is measured again with twice the trials.
+    """
+    runtimes = {r.format: r for r in run.target.runtimes}
+    runnable = {k: a for k, a in artifacts.items() if k[0] in runtimes and k[1] in runtimes[k[0]].precisions}
+    original = baseline.artifacts[best_float(baseline, choice.combination)]
+    chosen, sampling = kind_of(run, choice.combination), FINAL
+    for repeat in range(CLEARER + 1):
+        times = measure(run, [original, *runnable.values()], sampling, attempt=attempt * 10 + repeat)
+        results = dict(zip(runnable, times[1:], strict=True))
+        limit = run.request.budget.ms
+        if limit is None or verdict(results[chosen], limit) != "inconclusive":
+            break
+        sampling = Sampling(
+            trials=sampling.trials * 2, runs=sampling.runs, trial_seconds=sampling.trial_seconds
+        )
+    return times[0], results
+
+
+def best_float(baseline: Baseline, chosen: Combination) -> Combination:
+    """The fastest float combination of the original; the chosen one where float was not allowed."""
+    floats = [c for c in baseline.artifacts if c[1] == "fp32"]
+    return min(floats, key=lambda c: baseline.measurements[c].p50_ms) if floats else chosen
+
+
+def judge(
+    run: Run,
+    choice: Choice,
+    artifacts: Mapping[Kind, Artifact],
+    measurements: Mapping[Kind, Measurement],
+    amounts: Cost,
+    baseline: Baseline,
+    scores: Mapping[Kind, Score],
+) -> tuple[Limit, ...]:
+    """Each limit of the budget against what was found for the chosen file."""
+    budget, kind = run.request.budget, kind_of(run, choice.combination)
+    found: list[Limit] = []
+    if budget.ms is not None:
+        found.append(_judge_ms(budget.ms, measurements.get(kind)))
+    if budget.mb is not None:
+        found.append(_at_most("mb", budget.mb, artifacts[kind].size_bytes / 1e6, "MB"))
+    for name in ("macs", "params", "neurons"):
+        limit = getattr(budget, name)
+        if limit is not None:
+            found.append(_at_most(name, limit, getattr(amounts, name), ""))
+    if budget.max_drop is not None:
+        found.append(_judge_drop(run, budget, baseline, scores.get(kind)))
+    return tuple(found)
+
+
+def _judge_ms(limit: float, measured: Measurement | None) -> Limit:
+    if measured is None:
+        return Limit(name="ms", limit=limit, value=None, unit="ms", verdict="not measured")
+    return Limit(
+        name="ms",
+        limit=limit,
+        value=measured.p50_ms,
+        low=measured.p50_low_ms,
+        high=measured.p50_high_ms,
+        unit="ms",
+        verdict=verdict(measured, limit),
+    )
+
+
+def _judge_drop(run: Run, budget: Budget, baseline: Baseline, score: Score | None) -> Limit:
+    assert budget.max_drop is not None
+    if baseline.score is None or score is None:
+        return Limit(
+            name="max_drop", limit=budget.max_drop, value=None, unit="points", verdict="not measured"
+        )
+    drop = baseline.score.value - score.value
+    return _at_most("max_drop", budget.max_drop, drop if run.metric.higher_is_better else -drop, "points")
+
+
+def _at_most(name: str, limit: float, value: float, unit: str) -> Limit:
+    judged: Verdict = "held" if value <= limit else "over"
+    return Limit(name=name, limit=limit, value=value, unit=unit, verdict=judged)
+
+
+def _overall(limits: Sequence[Limit]) -> Verdict:
+    order: tuple[Verdict, ...] = ("over", "inconclusive", "not measured", "held")
+    return min((entry.verdict for entry in limits), key=order.index, default="held")

@@ -1,0 +1,93 @@
+"""One run's working context, and the two things every step does with it: build files and measure them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolchain.assembly import Material, build
+from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Target
+from toolchain.plain import from_plain, to_plain
+from toolchain.stages import Stages
+from toolchain.train.metric import Metric, Score
+from toolchain.values import Artifact, Channels, Measurement, Precision, Program, Request
+
+Combination = tuple[str, Precision]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What every step of one run shares. `seconds` and `notes` are the run's log; all else is fixed."""
+
+    request: Request
+    program: Program
+    channels: Channels
+    data: Data | None
+    metric: Metric
+    target: Target
+    device: Device
+    stages: Stages
+    material: Material
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def runtime(self, name: str) -> Runtime:
+        """The target's runtime called `name`."""
+        return next(r for r in self.target.runtimes if r.name == name)
+
+    @contextmanager
+    def stage(self, title: str, clock: str) -> Iterator[None]:
+        """Announce a stage and add its wall time to `seconds[clock]`."""
+        self.progress.stage(title)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[clock] = self.seconds.get(clock, 0.0) + time.monotonic() - start
+
+
+def build_for(run: Run, program: Program, combinations: Sequence[Combination]) -> dict[Combination, Artifact]:
+    """The program's file for each (runtime, precision)."""
+    kinds = [(run.runtime(name).format, precision) for name, precision in combinations]
+    files = build(program, kinds, run.stages, run.material)
+    return {c: files[k] for c, k in zip(combinations, kinds, strict=True)}
+
+
+def measure(
+    run: Run, artifacts: Sequence[Artifact], sampling: Sampling, *, attempt: int = 0
+) -> tuple[Measurement, ...]:
+    """Interleaved measurements on the target; finished ones are reused while the conditions are the same."""
+    conditions = [run.device.conditions(run.runtime(a.runtime), sampling.threads) for a in artifacts]
+    inputs = {
+        "files": [a.sha256 for a in artifacts],
+        "sampling": to_plain(sampling),
+        "attempt": attempt,
+        "conditions": [[c.device, c.os, c.cpu, c.runtime, c.runtime_version, c.threads] for c in conditions],
+    }
+
+    def make(folder: Path) -> None:
+        found = run.device.measure(artifacts, sampling, run.progress)
+        (folder / "measurements.json").write_text(json.dumps(to_plain(found)), encoding="utf-8")
+
+    folder, reused = run.stages.once("measured", inputs, make)
+    if reused:
+        run.notes.append(
+            f"measurement of {len(artifacts)} files reused from an earlier run under like conditions"
+        )
+    text = (folder / "measurements.json").read_text(encoding="utf-8")
+    return tuple(from_plain(Measurement, entry) for entry in json.loads(text))
+
+
+def remembered_score(run: Run, name: str, inputs: object, compute: Callable[[], Score]) -> Score:
+    """A score computed once and kept with the finished stages."""
+
+    def make(folder: Path) -> None:
+        (folder / "score.json").write_text(json.dumps(to_plain(compute())), encoding="utf-8")
+
+    folder, _ = run.stages.once(name, inputs, make)
+    return from_plain(Score, json.loads((folder / "score.json").read_text(encoding="utf-8")))
