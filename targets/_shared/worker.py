@@ -1,0 +1,139 @@
+"""The measuring process: `python -P -m targets._shared.worker` with a JSON request on standard input.
+
+Answers one JSON object per line on standard output: `begin`, one `trial` for each (trial, model), `end`; or
+`error`. Only an answer that ends in `end` is complete. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+MINIMUM_RUNS = 5
+
+
+def main() -> int:
+    """Serve the one request of this process; the exit status is 0 only after `end` was written."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    try:
+        affinity = _pin(request["threads"])
+        _answer(answers, {"type": "begin", "affinity": affinity, "pid": os.getpid()})
+        done = 0
+        for record in _trials(request):
+            _answer(answers, record)
+            done += 1
+        _answer(answers, {"type": "end", "trials": done})
+    except BrokenPipeError:
+        return 1  # The parent is gone: nobody waits for the answer.
+    except Exception as error:  # noqa: BLE001 - the edge of the process: whatever it was becomes a record
+        _answer(answers, {"type": "error", "kind": type(error).__name__, "message": _one_line(error)})
+        return 1
+    return 0
+
+
+def order(models: int, trial: int) -> list[int]:
+    """In which order trial number `trial` runs the models: rotated by one each time, every other reversed."""
+    turned = [(trial // 2 + k) % models for k in range(models)]
+    return turned[::-1] if trial % 2 else turned
+
+
+def _trials(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    models = request["models"]
+    for trial in range(request["trials"]):
+        for index in order(len(models), trial):
+            yield {"type": "trial", "trial": trial, "model": index} | _trial(models[index], trial, request)
+
+
+def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> dict[str, Any]:
+    """One fresh session: load, first inference, warm-up, timed runs; times in nanoseconds."""
+    from targets._shared.engines import OPENERS
+
+    start = time.perf_counter_ns()
+    try:
+        engine = OPENERS[model["runtime"]](model["path"], request["threads"], trial)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; the file is what matters
+        raise RuntimeError(f"{model['path']}: {_one_line(error)}") from error
+    loaded = time.perf_counter_ns()
+    engine.run(0)
+    first = time.perf_counter_ns()
+    cpu_clock = time.thread_time_ns if request["threads"] == 1 else time.process_time_ns
+    seconds = request["trial_seconds"]
+    _warm_up(engine.run, request["warmup"], seconds)
+    wall, cpu = _timed(engine.run, request["runs"], seconds, cpu_clock)
+    return {
+        "load_ns": loaded - start,
+        "first_ns": first - loaded,
+        "wall_ns": wall,
+        "cpu_ns": cpu,
+        "version": engine.version,
+    }
+
+
+def _warm_up(run: Callable[[int], object], runs: int, seconds: float) -> None:
+    """At least `runs` runs, then until the mean of as many runs changes by under 2 %; `seconds` at most."""
+    stop = time.perf_counter() + seconds
+    previous = float("inf")
+    while time.perf_counter() < stop:
+        start = time.perf_counter()
+        for k in range(runs):
+            run(k)
+            if time.perf_counter() > stop:
+                return
+        took = time.perf_counter() - start
+        if abs(took - previous) <= 0.02 * previous:
+            return
+        previous = took
+
+
+def _timed(
+    run: Callable[[int], object], runs: int, seconds: float, cpu_clock: Callable[[], int]
+) -> tuple[list[int], list[int]]:
+    """Wall and CPU nanoseconds of `runs` runs, fewer (but `MINIMUM_RUNS`) where `seconds` are over first."""
+    wall: list[int] = []
+    cpu: list[int] = []
+    clock = time.perf_counter_ns
+    gc.collect()
+    gc.disable()
+    stop = clock() + int(seconds * 1e9)
+    for k in range(runs):
+        cpu_start = cpu_clock()
+        start = clock()
+        run(k)
+        end = clock()
+        cpu.append(cpu_clock() - cpu_start)
+        wall.append(end - start)
+        if end > stop and k + 1 >= MINIMUM_RUNS:
+            break
+    gc.enable()
+    return wall, cpu
+
+
+def _pin(threads: int) -> list[int] | None:
+    """Keep a one-thread measurement on one core (the last one: the first serves interrupts)."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    if threads == 1:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    return sorted(os.sched_getaffinity(0))
+
+
+def _answer(answers: TextIO, record: dict[str, Any]) -> None:
+    answers.write(json.dumps(record) + "\n")
+    answers.flush()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

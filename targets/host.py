@@ -1,0 +1,154 @@
+"""This machine's CPU: the target that everyone has."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from targets._shared.conditions import read_conditions
+from targets._shared.process import converse
+from toolchain.contracts import Progress, Runtime, Sampling, Target
+from toolchain.errors import DeviceError
+from toolchain.latency.statistics import Trial, summarise
+from toolchain.values import Artifact, Conditions, Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Package:
+    """What brings a runtime: the module, its distribution, and the pip extra of this project."""
+
+    module: str
+    distribution: str
+    extra: str
+
+
+_PACKAGES: Mapping[str, _Package] = {
+    "onnxruntime": _Package(module="onnxruntime", distribution="onnxruntime", extra="onnx"),
+    "litert": _Package(module="ai_edge_litert", distribution="ai-edge-litert", extra="tflite"),
+}
+_RUNTIMES: Final = (
+    Runtime(name="onnxruntime", format="onnx", precisions=("fp32", "int8"), align=8),
+    Runtime(name="litert", format="tflite", precisions=("fp32", "int8"), align=8),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """The CPU this program runs on. A measuring process that is silent for `silence_seconds` is killed."""
+
+    silence_seconds: float = 300.0
+
+    def conditions(self, runtime: Runtime, threads: int) -> Conditions:
+        """What this machine is and the state it is in now."""
+        return read_conditions(
+            device="host",
+            runtime=runtime.name,
+            distribution=_PACKAGES[runtime.name].distribution,
+            threads=threads,
+        )
+
+    def measure(
+        self, artifacts: Sequence[Artifact], sampling: Sampling, progress: Progress
+    ) -> tuple[Measurement, ...]:
+        """Interleaved measurement of all `artifacts` in a process of their own, fresh sessions every trial.
+
+        The time of one run is what an application sees: inputs handed in, inference, outputs handed out.
+
+        Raises:
+            DeviceError: a file or a runtime's package is missing, or the measurement did not complete.
+        """
+        if not artifacts:
+            return ()
+        for artifact in artifacts:
+            _require(artifact)
+        before = {a.runtime: self.conditions(_runtime(a.runtime), sampling.threads) for a in artifacts}
+        total, done = sampling.trials * len(artifacts), 0
+
+        def advance(record: Mapping[str, Any]) -> None:
+            nonlocal done
+            if record["type"] == "trial":
+                done += 1
+                progress.step(done, total, artifacts[record["model"]].path.name)
+
+        records = converse(
+            _request(artifacts, sampling), silence_seconds=self.silence_seconds, on_record=advance
+        )
+        return tuple(
+            _measurement(artifact, index, records, before[artifact.runtime])
+            for index, artifact in enumerate(artifacts)
+        )
+
+
+def connect() -> Host:
+    """This machine; nothing to connect to."""
+    return Host()
+
+
+def _request(artifacts: Sequence[Artifact], sampling: Sampling) -> dict[str, Any]:
+    return {
+        "models": [{"runtime": a.runtime, "path": str(Path(a.path).resolve())} for a in artifacts],
+        "trials": sampling.trials,
+        "runs": sampling.runs,
+        "warmup": sampling.warmup,
+        "trial_seconds": sampling.trial_seconds,
+        "threads": sampling.threads,
+    }
+
+
+def _measurement(
+    artifact: Artifact, index: int, records: Sequence[Mapping[str, Any]], conditions: Conditions
+) -> Measurement:
+    mine = [r for r in records if r["type"] == "trial" and r["model"] == index]
+    affinity = next((r["affinity"] for r in records if r["type"] == "begin"), None)
+    trials = [
+        Trial(
+            wall_ms=_ms(r["wall_ns"]),
+            cpu_ms=_ms(r["cpu_ns"]),
+            load_ms=r["load_ns"] / 1e6,
+            first_ms=r["first_ns"] / 1e6,
+        )
+        for r in sorted(mine, key=lambda r: r["trial"])
+    ]
+    return summarise(
+        trials,
+        label=artifact.path.name,
+        sha256=artifact.sha256,
+        runtime=artifact.runtime,
+        precision=artifact.precision,
+        conditions=replace(conditions, affinity=None if affinity is None else tuple(affinity)),
+    )
+
+
+def _require(artifact: Artifact) -> None:
+    """The file and the package that runs it are there."""
+    package = _PACKAGES[_runtime(artifact.runtime).name]
+    if importlib.util.find_spec(package.module) is None:
+        raise DeviceError(
+            f"target 'host' needs the package {package.distribution} to measure {artifact.path.name}",
+            hint=f"pip install 'edgefit[{package.extra}]'",
+        )
+    if not artifact.path.exists():
+        raise DeviceError(f"no file to measure at {artifact.path}")
+
+
+def _runtime(name: str) -> Runtime:
+    for runtime in _RUNTIMES:
+        if runtime.name == name:
+            return runtime
+    known = ", ".join(runtime.name for runtime in _RUNTIMES)
+    raise DeviceError(f"target 'host' does not run '{name}' models", hint=f"it runs {known}")
+
+
+def _ms(nanoseconds: Sequence[int]) -> tuple[float, ...]:
+    return tuple(ns / 1e6 for ns in nanoseconds)
+
+
+TARGET: Final = Target(
+    name="host",
+    summary="this machine's CPU, through onnxruntime and LiteRT",
+    runtimes=_RUNTIMES,
+    connect=connect,
+)
