@@ -1,0 +1,113 @@
+"""Numbers and verdicts as people read them. What was not measured says so; nothing is filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+NOT_MEASURED: Final = "not measured"
+HEADLINES: Final = {
+    "held": "BUDGET HELD",
+    "over": "OVER BUDGET",
+    "inconclusive": "INCONCLUSIVE",
+    "not measured": "NOT MEASURED",
+}
+LIMIT_NAMES: Final = {
+    "ms": "latency (p50)",
+    "mb": "file size",
+    "macs": "MACs",
+    "params": "parameters",
+    "neurons": "neurons",
+    "max_drop": "metric drop",
+}
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits at least, with the unit: `0.312 ms`."""
+    if value is None:
+        return NOT_MEASURED
+    digits = 1 if value >= 100 else 2 if value >= 10 else 3
+    return f"{value:.{digits}f} ms"
+
+
+def count(value: float | None) -> str:
+    """`40.8 M`, `1.2 k`, `512`."""
+    if value is None:
+        return NOT_MEASURED
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:g}"
+
+
+def size(size_bytes: float | None) -> str:
+    """Decimal bytes: `1.1 MB`."""
+    if size_bytes is None:
+        return "unknown"
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= divisor:
+            return f"{size_bytes / divisor:.3g} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def metric(score: Mapping[str, Any] | None) -> str:
+    """`87.74 top1`, or that it was not measured."""
+    return NOT_MEASURED if score is None else f"{score['value']:.2f} {score['name']}"
+
+
+def seconds(value: float) -> str:
+    """`4.2 s`, `3 min 20 s`."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
+
+
+def factor(before: float | None, after: float | None) -> str:
+    """`2.1x faster`-style ratio as `2.1x`; empty when either is unknown or zero."""
+    return f"{before / after:.2f}x" if before and after else ""
+
+
+def interval(measurement: Mapping[str, Any] | None) -> str:
+    """`0.312 ms (95 %: 0.308-0.317)`."""
+    if measurement is None:
+        return NOT_MEASURED
+    low, high = measurement["p50_low_ms"], measurement["p50_high_ms"]
+    return f"{milliseconds(measurement['p50_ms'])} (95 %: {low:.3f}-{high:.3f})"
+
+
+def limit_amount(entry: Mapping[str, Any], key: str) -> str:
+    """The limit's or the found value's amount with its unit."""
+    value = entry[key]
+    if value is None:
+        return NOT_MEASURED
+    if entry["name"] == "ms":
+        return milliseconds(value)
+    if entry["name"] == "mb":
+        return size(value * 1e6)
+    if entry["name"] == "max_drop":
+        return f"{value:.2f} points"
+    return count(value)
+
+
+def check_value(check: Mapping[str, Any], key: str) -> str:
+    """A check's value or limit: short, with its unit."""
+    value = check[key]
+    if value is None:
+        return ""
+    unit = f" {check['unit']}" if check["unit"] else ""
+    return f"{value:.3g}{unit}"
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """The verdict in capitals, or what kind of run it was when there was no budget to judge."""
+    if record["kind"] == "bench":
+        return "MEASURED"
+    if record["kind"] == "plan":
+        return "PLANNED"
+    return HEADLINES[record["verdict"]]
+
+
+def failed(record: Mapping[str, Any]) -> int:
+    """How many checks failed."""
+    return sum(check["status"] == "fail" for check in record["checks"])
