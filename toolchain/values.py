@@ -98,6 +98,21 @@ class Channels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Block:
+    """A branch of an addition that may vanish whole: `add(trunk, branch)` becomes `trunk`.
+
+    `add` names the addition's node, `operand` (0 or 1) its input that is dropped, `nodes` what dies with it
+    and `parameters` the parameters and buffers among these.
+    """
+
+    name: str
+    add: str
+    operand: int
+    nodes: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One convolution or matrix product of the graph, as the latency models see it.
 
@@ -199,7 +214,8 @@ class PrunePlan:
     """Which units stay, decided before anything is changed. JSON in, JSON out; replayable.
 
     `keep[group]` lists the kept unit numbers in ascending order; groups not named stay whole.
-    `program` is the fingerprint of the program the plan was made for.
+    `program` is the fingerprint of the program the plan was made for. `dropped` names residual blocks that
+    vanish whole; they are dropped first, and `keep` speaks of what remains.
     """
 
     program: str
@@ -211,6 +227,7 @@ class PrunePlan:
     cost: Cost | None = None
     damage: float = 0.0
     seed: int = 0
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

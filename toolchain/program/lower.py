@@ -1,0 +1,95 @@
+"""Rewrites that make a graph cheaper to run and change no value; applied to what is exported, never trained.
+
+Given:  pad(x[:, :, ::s, ::s], channels=(a, b), value=0)      the ResNet option-A shortcut
+Result: conv2d(x, W [a + C + b, C, 1, 1], stride=s)           W[a + i, i] = 1
+
+Runtimes execute strided slices and channel pads as memory copies outside their blocked or quantized layouts,
+with a layout change before and after; the convolution stays inside, and int8 holds its ones exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Final
+
+import torch
+from torch.fx import Node
+
+from toolchain.values import Program
+
+_aten = torch.ops.aten
+_END: Final = 2**31
+WIDEST: Final = 256
+"""Channels up to which the convolution is cheaper than the copies (its cost grows with their square)."""
+
+
+def lower(program: Program) -> Program:
+    """An equal program whose option-A shortcuts are convolutions; the original where there are none."""
+    module = copy.deepcopy(program.module)
+    changed = 0
+    for node in list(module.graph.nodes):
+        pads = _channel_pads(node)
+        if pads is not None:
+            changed += _replace(module, node, pads, changed)
+    if not changed:
+        return program
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.recompile()
+    return replace(program, module=module)
+
+
+def _channel_pads(node: Node) -> tuple[int, int] | None:
+    """(before, after) of a zero pad of dimension 1 of a 4-d tensor, else None."""
+    if node.target is _aten.pad.default:
+        mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+        value = node.args[3] if len(node.args) > 3 else node.kwargs.get("value")
+        if mode != "constant":
+            return None
+    elif node.target is _aten.constant_pad_nd.default:
+        value = node.args[2] if len(node.args) > 2 else node.kwargs.get("value", 0)
+    else:
+        return None
+    pads = node.args[1]
+    if not isinstance(pads, list | tuple) or value not in (None, 0, 0.0):
+        return None
+    fixed = all(isinstance(p, int) for p in pads)
+    if not fixed or len(pads) != 6 or any(pads[:4]) or min(pads[4:]) < 0:  # type: ignore[operator, type-var]
+        return None
+    return int(pads[4]), int(pads[5])  # type: ignore[arg-type]
+
+
+def _replace(module: torch.fx.GraphModule, pad: Node, pads: tuple[int, int], number: int) -> int:
+    """Put the convolution in the place of the pad and the slices before it; 1 when done."""
+    source, strides = _strided_source(pad.args[0])
+    value = None if source is None else source.meta.get("val")
+    if source is None or value is None or value.dim() != 4 or not value.is_floating_point():
+        return 0
+    channels = value.shape[1]
+    if not isinstance(channels, int) or channels > WIDEST:
+        return 0
+    weight = torch.zeros(pads[0] + channels + pads[1], channels, 1, 1, dtype=value.dtype)
+    weight[pads[0] + torch.arange(channels), torch.arange(channels)] = 1
+    name = f"shortcut_{number}"
+    module.register_buffer(name, weight)
+    with module.graph.inserting_before(pad):
+        ones = module.graph.get_attr(name)
+        conv = module.graph.call_function(_aten.conv2d.default, (source, ones, None, list(strides)))
+    conv.meta = dict(pad.meta)
+    pad.replace_all_uses_with(conv)
+    return 1
+
+
+def _strided_source(node: object) -> tuple[Node | None, tuple[int, int]]:
+    """The tensor below a chain of whole-range slices, and their steps along height and width."""
+    strides = {2: 1, 3: 1}
+    while isinstance(node, Node) and node.target is _aten.slice.Tensor:
+        dim, start, end, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
+        whole = start in (0, None) and (end is None or (isinstance(end, int) and end >= _END))
+        if not whole or not isinstance(step, int) or (step != 1 and dim not in strides):
+            return None, (1, 1)
+        if dim in strides:
+            strides[int(dim)] *= step  # type: ignore[call-overload, arg-type]
+        node = node.args[0]
+    return (node if isinstance(node, Node) else None), (strides[2], strides[3])
