@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.errors import InputError
-from toolchain.prune.plan import Limit, kept_units, levels, solve
+from toolchain.prune.plan import Axis, Limit, kept_units, levels, solve, width_axis
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
 from toolchain.values import Channels, Cost, Estimate, Group, Member, PrunePlan
 
@@ -25,6 +25,10 @@ def channels(*sizes: int) -> Channels:
     return Channels(groups=groups, frozen=())
 
 
+def axes(scores):
+    return [width_axis(g, scores[g.name], 1) for g in channels(*(len(v) for v in scores.values())).groups]
+
+
 def total(counts):
     return float(sum(counts.values()))
 
@@ -38,7 +42,7 @@ def test_levels_are_aligned_and_end_at_the_floor():
 
 def test_the_cheapest_units_go_first():
     scores = {"g0": (5.0, 0.1, 4.0, 0.2), "g1": (9.0, 9.0, 9.0, 9.0)}
-    found = solve(channels(4, 4), scores, [Limit(name="n", limit=6, amount=total)])
+    found = solve(axes(scores), [Limit(name="n", limit=6, amount=total)])
     assert found.feasible
     assert found.counts == {"g0": 2, "g1": 4}
     assert kept_units(scores, found.counts) == {"g0": (0, 2)}
@@ -50,13 +54,33 @@ def test_a_staircase_is_crossed():
     def stairs(counts):
         return float(sum(-(-n // 4) for n in counts.values()))
 
-    found = solve(channels(16), {"g0": tuple(range(1, 17))}, [Limit(name="ms", limit=2, amount=stairs)])
+    found = solve(axes({"g0": tuple(range(1, 17))}), [Limit(name="ms", limit=2, amount=stairs)])
     assert found.feasible
     assert found.counts == {"g0": 8}
 
 
+def test_a_block_goes_when_it_is_the_cheaper_way():
+    block = Axis(name="block", levels=(1, 0), damage=(0.0, 0.5))
+    width = width_axis(channels(4).groups[0], (1.0, 1.0, 1.0, 1.0), 1)
+
+    def amount(counts):
+        return float(counts["g0"] + 4 * counts["block"])
+
+    found = solve([width, block], [Limit(name="n", limit=5, amount=amount)])
+    assert found.counts == {"g0": 4, "block": 0}
+    assert kept_units({"g0": (1.0,) * 4}, found.counts) == {}
+
+
+def test_what_costs_nothing_is_given_back():
+    # The block's own width no longer counts once the block is gone: it must come back whole.
+    block = Axis(name="block", levels=(1, 0), damage=(0.0, 3.5))
+    width = width_axis(channels(4).groups[0], (1.0, 1.0, 1.0, 1.0), 1)
+    found = solve([width, block], [Limit(name="n", limit=0.5, amount=lambda c: float(c["g0"] * c["block"]))])
+    assert found.counts == {"g0": 4, "block": 0}
+
+
 def test_an_impossible_limit_is_said_to_be_so():
-    found = solve(channels(8), {"g0": (1.0,) * 8}, [Limit(name="n", limit=0.5, amount=total)])
+    found = solve(axes({"g0": (1.0,) * 8}), [Limit(name="n", limit=0.5, amount=total)])
     assert not found.feasible
     assert found.counts == {"g0": 1}
 
@@ -66,7 +90,7 @@ def test_all_limits_hold_together():
         Limit(name="a", limit=10, amount=lambda c: float(c["g0"] + c["g1"])),
         Limit(name="b", limit=40, amount=lambda c: float(c["g0"] * c["g1"])),
     ]
-    found = solve(channels(12, 12), {"g0": tuple(range(12)), "g1": tuple(range(12))}, limits)
+    found = solve(axes({"g0": tuple(range(12)), "g1": tuple(range(12))}), limits)
     assert found.feasible
     assert all(limit.amount(found.counts) <= limit.limit for limit in limits)
 
@@ -85,7 +109,7 @@ def test_near_the_optimum_found_by_enumeration(data):
         return sum(w * counts[f"g{i}"] for i, w in enumerate(weights))
 
     limit = data.draw(st.floats(0.4, 0.9)) * sum(w * n for w, n in zip(weights, sizes, strict=True))
-    found = solve(channels(*sizes), scores, [Limit(name="x", limit=limit, amount=amount)])
+    found = solve(axes(scores), [Limit(name="x", limit=limit, amount=amount)])
     best = None
     for counts in itertools.product(*(range(1, n + 1) for n in sizes)):
         named = {f"g{i}": n for i, n in enumerate(counts)}

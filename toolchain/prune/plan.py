@@ -1,9 +1,10 @@
-"""The budget solver: how many units each group keeps so that every limit holds with the least damage.
+"""The budget solver: how much of everything stays so that every limit holds with the least damage.
 
-Damage is additive (the criterion's scores of the removed units), resources are whatever functions of the
-kept counts the caller hands in: milliseconds from a latency model, MACs, parameters, activation volume.
-The solver descends greedily by damage per relative gain, looking ahead over all lower widths of a group
-(latency falls in steps, so one unit less may gain nothing), then gives back what the slack allows.
+Each axis (a channel group's width, a residual block's presence) has levels with the damage of going there;
+damages add up. Resources are whatever functions of the chosen levels the caller hands in: milliseconds from
+a latency model, MACs, parameters, activation volume. The solver descends greedily by damage per relative
+gain, looking ahead over all lower levels of an axis (latency falls in steps, so one unit less may gain
+nothing), then gives back what the slack allows.
 """
 
 from __future__ import annotations
@@ -11,9 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolchain.values import Channels, Group
+from toolchain.values import Group
 
 Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One thing that can be reduced: `levels` descending from its full size, `damage[i]` of `levels[i]`."""
+
+    name: str
+    levels: tuple[int, ...]
+    damage: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +37,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """Kept counts, the damage they cost, and whether every limit holds."""
+    """Chosen level of every axis, the damage they cost, and whether every limit holds."""
 
     counts: Mapping[str, int]
     damage: float
@@ -35,7 +45,7 @@ class Solution:
     feasible: bool
 
 
-def levels(group: Group, align: int, floor_ratio: float) -> tuple[int, ...]:
+def levels(group: Group, align: int, floor_ratio: float = 0.1) -> tuple[int, ...]:
     """Admissible kept counts of a group, descending: its full size and the aligned counts below it.
 
     Groups too small for the alignment step by half of it, down to one unit.
@@ -48,42 +58,46 @@ def levels(group: Group, align: int, floor_ratio: float) -> tuple[int, ...]:
     return (group.size, *(count for count in aligned if count >= lowest))
 
 
-def solve(
-    channels: Channels,
-    scores: Mapping[str, Sequence[float]],
-    limits: Sequence[Limit],
-    *,
-    align: int = 1,
-    floor_ratio: float = 0.1,
-) -> Solution:
-    """The least damaging counts found under all `limits`; deterministic.
+def width_axis(group: Group, scores: Sequence[float], align: int, *, scale: float = 1.0) -> Axis:
+    """A group's width: the damage of a level is the sum of its lowest scores, times `scale`."""
+    ladder = levels(group, align)
+    lost = _removal_damage(scores)
+    return Axis(
+        name=group.name, levels=ladder, damage=tuple(scale * lost[group.size - count] for count in ladder)
+    )
+
+
+def solve(axes: Sequence[Axis], limits: Sequence[Limit]) -> Solution:
+    """The least damaging levels found under all `limits`; deterministic.
 
     Where the limits cannot be met, the smallest network considered is returned with `feasible` False.
     """
-    steps = {g.name: levels(g, align, floor_ratio) for g in channels.groups}
-    prefix = {g.name: _removal_damage(scores[g.name]) for g in channels.groups}
-    sizes = {g.name: g.size for g in channels.groups}
-    counts = dict(sizes)
+    steps = {axis.name: axis.levels for axis in axes}
+    lost = {axis.name: dict(zip(axis.levels, axis.damage, strict=True)) for axis in axes}
+    counts = {axis.name: axis.levels[0] for axis in axes}
     amounts = _amounts(limits, counts)
     while _violated(limits, amounts):
-        move = _best_removal(counts, steps, prefix, sizes, limits, amounts)
+        move = _best_removal(counts, steps, lost, limits, amounts)
         if move is None:
             break
         counts[move[0]] = move[1]
         amounts = _amounts(limits, counts)
     feasible = not _violated(limits, amounts)
     if feasible:
-        counts = _give_back(counts, steps, prefix, sizes, limits)
+        counts = _give_back(counts, steps, lost, limits)
         amounts = _amounts(limits, counts)
-    damage = sum(prefix[name][sizes[name] - count] for name, count in counts.items())
+    damage = sum(lost[name][count] for name, count in counts.items())
     return Solution(counts=counts, damage=damage, amounts=amounts, feasible=feasible)
 
 
 def kept_units(scores: Mapping[str, Sequence[float]], counts: Counts) -> dict[str, tuple[int, ...]]:
-    """The highest-scored units of each group that is cut, in ascending order; ties keep the lower number."""
+    """The highest-scored units of each group that is cut, in ascending order; ties keep the lower number.
+
+    Axes of `counts` that are not groups of `scores` are passed over.
+    """
     kept: dict[str, tuple[int, ...]] = {}
-    for name, count in counts.items():
-        values = scores[name]
+    for name, values in scores.items():
+        count = counts.get(name, len(values))
         if count < len(values):
             best = sorted(range(len(values)), key=lambda u: (-values[u], u))[:count]
             kept[name] = tuple(sorted(best))
@@ -115,12 +129,11 @@ def _excess(limits: Sequence[Limit], amounts: Mapping[str, float]) -> float:
 def _best_removal(
     counts: dict[str, int],
     steps: Mapping[str, tuple[int, ...]],
-    prefix: Mapping[str, tuple[float, ...]],
-    sizes: Counts,
+    lost: Mapping[str, Mapping[int, float]],
     limits: Sequence[Limit],
     amounts: Mapping[str, float],
 ) -> tuple[str, int] | None:
-    """The (group, lower count) with the least damage per reduction of the excess; None when nothing helps."""
+    """The (axis, lower level) with the least damage per reduction of the excess; None when nothing helps."""
     before = _excess(limits, amounts)
     best: tuple[float, str, int] | None = None
     for name, now in counts.items():
@@ -130,8 +143,7 @@ def _best_removal(
             counts[name] = now
             if gain <= 0:
                 continue
-            removed = prefix[name]
-            price = (removed[sizes[name] - lower] - removed[sizes[name] - now]) / gain
+            price = (lost[name][lower] - lost[name][now]) / gain
             if best is None or (price, name, -lower) < (best[0], best[1], -best[2]):
                 best = (price, name, lower)
     return None if best is None else (best[1], best[2])
@@ -140,8 +152,7 @@ def _best_removal(
 def _give_back(
     counts: dict[str, int],
     steps: Mapping[str, tuple[int, ...]],
-    prefix: Mapping[str, tuple[float, ...]],
-    sizes: Counts,
+    lost: Mapping[str, Mapping[int, float]],
     limits: Sequence[Limit],
 ) -> dict[str, int]:
     """Regrow, most valuable first, whatever still fits under all limits."""
@@ -149,8 +160,8 @@ def _give_back(
         best: tuple[float, str, int] | None = None
         for name, now in counts.items():
             for higher in (level for level in steps[name] if level > now):
-                worth = prefix[name][sizes[name] - now] - prefix[name][sizes[name] - higher]
-                if worth <= 0 or (best is not None and worth <= best[0]):
+                worth = lost[name][now] - lost[name][higher]
+                if worth < 0 or (best is not None and worth <= best[0]):
                     continue
                 trial = {**counts, name: higher}
                 if not _violated(limits, _amounts(limits, trial)):
