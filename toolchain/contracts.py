@@ -15,6 +15,7 @@ from toolchain.values import (
     Artifact,
     Channels,
     Conditions,
+    Layer,
     Measurement,
     Precision,
     Preprocessing,
@@ -171,6 +172,17 @@ class Device(Protocol):
         self, artifacts: Sequence[Artifact], protocol: Sampling, progress: Progress
     ) -> tuple[Measurement, ...]:
         """Interleaved measurement of all `artifacts`; one result each, in their order."""
+
+    def probe(
+        self,
+        runtime: Runtime,
+        precision: Precision,
+        layers: Sequence[Layer],
+        *,
+        threads: int,
+        progress: Progress,
+    ) -> tuple[float | None, ...]:
+        """Kernel milliseconds of single layers at batch 1; None where a layer cannot be timed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,8 @@ def _listen(
     on_record: Callable[[Record], None],
 ) -> list[Record]:
     """All records up to the end of the answer."""
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         process.stdin.write(json.dumps(request).encode())
         process.stdin.close()
@@ -106,7 +107,7 @@ def _parse(line: bytes) -> Record:
 
 
 def _complete(records: list[Record], status: int, noise: IO[bytes]) -> tuple[Record, ...]:
-    """The records between `begin` and `end`, or the DeviceError that says why there are none."""
+    """The records before `end`, or the DeviceError that says why there are none."""
     last = records[-1] if records else None
     if last is not None and last["type"] == "error":
         raise DeviceError(f"measuring failed: {last.get('message', last.get('kind'))}")
@@ -117,7 +118,7 @@ def _complete(records: list[Record], status: int, noise: IO[bytes]) -> tuple[Rec
         )
     if status != 0:
         raise DeviceError(f"the measuring process failed with status {status}: {_last_line(noise)}")
-    if last is None or last["type"] != "end":
+    if last is None or last["type"] != "end" or last["records"] != len(records) - 2:
         raise DeviceError("the measuring process stopped in the middle of its answer")
     return tuple(records[:-1])
 

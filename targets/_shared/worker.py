@@ -1,7 +1,8 @@
 """The measuring process: `python -P -m targets._shared.worker` with a JSON request on standard input.
 
-Answers one JSON object per line on standard output: `begin`, one `trial` for each (trial, model), `end`; or
-`error`. Only an answer that ends in `end` is complete. What libraries print goes to standard error.
+Answers one JSON object per line on standard output: `begin`, one `trial` for each (trial, model) or one
+`probe` for each file of layers, `end`; or `error`. Only an answer that ends in `end` is complete. What
+libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def main() -> int:
         affinity = _pin(request["threads"])
         _answer(answers, {"type": "begin", "affinity": affinity, "pid": os.getpid()})
         done = 0
-        for record in _trials(request):
+        for record in _probes(request) if request["job"] == "probe" else _trials(request):
             _answer(answers, record)
             done += 1
-        _answer(answers, {"type": "end", "trials": done})
+        _answer(answers, {"type": "end", "records": done})
     except BrokenPipeError:
         return 1  # The parent is gone: nobody waits for the answer.
     except Exception as error:  # noqa: BLE001 - the edge of the process: whatever it was becomes a record
@@ -51,6 +52,15 @@ def _trials(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "trial", "trial": trial, "model": index} | _trial(models[index], trial, request)
 
 
+def _probes(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Kernel times of the layers in each file, in nanoseconds."""
+    from targets._shared.probing import PROBERS
+
+    for index, entry in enumerate(request["files"]):
+        times = PROBERS[request["runtime"]](entry["path"], entry["count"], request)
+        yield {"type": "probe", "file": index, "ns": times}
+
+
 def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> dict[str, Any]:
     """One fresh session: load, first inference, warm-up, timed runs; times in nanoseconds."""
     from targets._shared.engines import OPENERS
@@ -60,7 +70,7 @@ def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> dict[s
         engine = OPENERS[model["runtime"]](model["path"], request["threads"], trial)
     except ModuleNotFoundError:
         raise
-    except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; the file is what matters
+    except Exception as error:  # runtimes raise types of their own; the file is what matters
         raise RuntimeError(f"{model['path']}: {_one_line(error)}") from error
     loaded = time.perf_counter_ns()
     engine.run(0)

@@ -1,0 +1,277 @@
+"""Layer timings measured on a target over a grid of widths, and interpolated between them.
+
+A layer's time depends on its widths in steps (kernels work on 8, 16 or 32 channels at a time; one channel
+less may cost the same or even more), so the grid holds the widths that the planner may choose, and values at
+grid points are returned exactly as measured. Timings are kept per layer *shape*, so that networks share them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from toolchain.contracts import Device, Progress, Runtime
+from toolchain.errors import InputError
+from toolchain.values import Layer, Precision
+
+VERSION: Final = 1
+POINTS: Final = 8
+
+
+class Sizes(NamedTuple):
+    """Input channels, output channels and groups of a layer."""
+
+    inputs: int
+    outputs: int
+    groups: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """The input and output widths at which a layer is timed; one width each where nothing can be pruned."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable:
+    """Kernel milliseconds of the layers of one network on one target, runtime and precision.
+
+    `axes[node]` and `points[shape]` are what was measured; a layer that could not be timed alone has no axes.
+    """
+
+    runtime: str
+    precision: Precision
+    threads: int
+    axes: Mapping[str, Axes]
+    points: Mapping[str, Mapping[tuple[int, int], float]]
+    _known: dict[tuple[str, Sizes], float] = field(default_factory=dict, compare=False, repr=False)
+
+    def has(self, layer: Layer) -> bool:
+        """Whether the layer was timed."""
+        return layer.node in self.axes
+
+    def layer_ms(self, layer: Layer, inputs: int, outputs: int, groups: int = 1) -> float:
+        """Kernel milliseconds of `layer` with these widths; 0 for a layer that could not be timed.
+
+        Exact at grid points, bilinear between them, the smallest grid width below the grid (a kernel has a
+        floor), in proportion to the widths above it. A depthwise layer depends on its one width. Groups
+        removed as a whole scale the time of the layer that has them all.
+        """
+        key = (layer.node, Sizes(inputs, outputs, groups))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._interpolated(layer, key[1])
+        return known
+
+    def _interpolated(self, layer: Layer, sizes: Sizes) -> float:
+        axes = self.axes.get(layer.node)
+        if axes is None or sizes.inputs == 0 or sizes.outputs == 0:
+            return 0.0
+        inputs, outputs = float(sizes.inputs), float(sizes.outputs)
+        scale = 1.0
+        if is_depthwise(layer):
+            outputs = inputs * layer.out_channels / layer.in_channels
+        elif sizes.groups != layer.groups:
+            scale = sizes.groups / layer.groups
+            inputs, outputs = inputs / scale, outputs / scale
+        points = self.points[shape_key(layer)]
+        total = 0.0
+        if is_depthwise(layer):
+            ratio = layer.out_channels // layer.in_channels
+            for width, weight in _around(axes.inputs, inputs):
+                total += weight * points[(width, width * ratio)]
+            return total * scale
+        for width_in, weight_in in _around(axes.inputs, inputs):
+            for width_out, weight_out in _around(axes.outputs, outputs):
+                total += weight_in * weight_out * points[(width_in, width_out)]
+        return total * scale
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """One filter (or a few) for each input channel; a one-channel convolution is not depthwise."""
+    return layer.groups > 1 and layer.groups == layer.in_channels
+
+
+def grid(full: int, align: int, points: int = POINTS) -> tuple[int, ...]:
+    """Ascending widths at which to time an axis of `full` channels: multiples of `align`, and `full`.
+
+    All multiples where they are few; else about `points` of them in a geometric row. Widths too small for
+    the alignment step by half of it, as the planner's do.
+    """
+    step = max(1, align)
+    while step > 1 and full < 2 * step:
+        step //= 2
+    multiples = list(range(step, full, step))
+    if len(multiples) >= points:
+        ratio = (full / step) ** (1 / (points - 1))
+        multiples = sorted({max(1, round(ratio**k)) * step for k in range(points - 1)})
+    return (*(width for width in multiples if width < full), full)
+
+
+def shape_key(layer: Layer) -> str:
+    """What a layer's time depends on besides its widths, as a readable name."""
+    parts = [layer.kind + ("T" if layer.transposed else "")]
+    for name, sizes in (
+        ("k", layer.kernel),
+        ("s", layer.stride),
+        ("p", layer.padding),
+        ("d", layer.dilation),
+        ("at", layer.input_size),
+    ):
+        if sizes:
+            parts.append(name + "x".join(map(str, sizes)))
+    if layer.kind == "linear":
+        parts.append(f"rows{layer.tokens}")
+    if is_depthwise(layer):
+        parts.append(f"depthwise{layer.out_channels // layer.in_channels}")
+    elif layer.groups > 1:
+        parts.append(f"groups{layer.groups}")
+    if not layer.bias:
+        parts.append("nobias")
+    return "-".join(parts)
+
+
+def build_table(
+    device: Device,
+    runtime: Runtime,
+    precision: Precision,
+    layers: Sequence[Layer],
+    grids: Mapping[str, Axes],
+    *,
+    threads: int,
+    cache: Path,
+    progress: Progress,
+) -> LatencyTable:
+    """Times every layer shape over its grid on `device`; what `cache` has already is not timed again.
+
+    Args:
+        device: where to time; asked for `probe`.
+        runtime: the engine.
+        precision: fp32 or int8.
+        layers: all layers of the network; equal shapes are timed once.
+        grids: axes by `Layer.node`; a layer not named is timed at its own widths only.
+        threads: of the runtime.
+        cache: folder of the timings; those of another CPU, runtime version or setting are not used.
+        progress: told of every finished shape.
+
+    Raises:
+        DeviceError: the device failed; shapes finished before are kept in the cache.
+        InputError: the cache folder cannot be written.
+    """
+    identity = _identity(device, runtime, precision, threads)
+    folder = cache / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    axes = {layer.node: _fitting(layer, grids.get(layer.node)) for layer in layers}
+    samples: dict[str, dict[tuple[int, int], Layer]] = {}
+    for layer in layers:
+        samples.setdefault(shape_key(layer), {}).update(_variants(layer, axes[layer.node]))
+    points: dict[str, dict[tuple[int, int], float]] = {}
+    impossible: set[str] = set()
+    for number, (key, wanted) in enumerate(samples.items()):
+        known = _read(folder / _file_name(key), identity)
+        missing = {widths: variant for widths, variant in wanted.items() if widths not in known}
+        if missing:
+            times = device.probe(
+                runtime, precision, list(missing.values()), threads=threads, progress=progress
+            )
+            if any(ms is None for ms in times):
+                impossible.add(key)
+                continue
+            known.update((widths, ms) for widths, ms in zip(missing, times, strict=True) if ms is not None)
+            _write(folder / _file_name(key), identity, key, known)
+        points[key] = known
+        progress.step(number + 1, len(samples), f"{runtime.name} {precision} {key}")
+    timed = {layer.node: axes[layer.node] for layer in layers if shape_key(layer) not in impossible}
+    return LatencyTable(runtime=runtime.name, precision=precision, threads=threads, axes=timed, points=points)
+
+
+def _fitting(layer: Layer, axes: Axes | None) -> Axes:
+    """The layer's axes, each with the layer's own width, in steps that its groups allow."""
+    found = axes or Axes(inputs=(layer.in_channels,), outputs=(layer.out_channels,))
+    step = 1 if is_depthwise(layer) else layer.groups
+    return Axes(
+        inputs=_stepped(found.inputs, layer.in_channels, step),
+        outputs=_stepped(found.outputs, layer.out_channels, step),
+    )
+
+
+def _stepped(widths: Iterable[int], full: int, step: int) -> tuple[int, ...]:
+    return tuple(sorted({max(step, width // step * step) for width in widths} | {full}))
+
+
+def _variants(layer: Layer, axes: Axes) -> dict[tuple[int, int], Layer]:
+    """The layer at every grid point, by (inputs, outputs)."""
+    if is_depthwise(layer):
+        ratio = layer.out_channels // layer.in_channels
+        return {
+            (width, width * ratio): replace(
+                layer, in_channels=width, out_channels=width * ratio, groups=width
+            )
+            for width in axes.inputs
+        }
+    return {
+        (inputs, outputs): replace(layer, in_channels=inputs, out_channels=outputs)
+        for inputs in axes.inputs
+        for outputs in axes.outputs
+    }
+
+
+def _around(axis: Sequence[int], width: float) -> tuple[tuple[int, float], ...]:
+    """Grid widths and their weights; weights sum to more than one only above the grid."""
+    if width <= axis[0]:
+        return ((axis[0], 1.0),)
+    if width >= axis[-1]:
+        return ((axis[-1], width / axis[-1]),)
+    high = bisect.bisect_left(axis, width)
+    if axis[high] == width:
+        return ((axis[high], 1.0),)
+    share = (width - axis[high - 1]) / (axis[high] - axis[high - 1])
+    return ((axis[high - 1], 1.0 - share), (axis[high], share))
+
+
+def _identity(device: Device, runtime: Runtime, precision: Precision, threads: int) -> dict[str, Any]:
+    """What timings must have in common to stand in one table."""
+    conditions = asdict(device.conditions(runtime, threads))
+    names = ("device", "os", "cpu", "runtime", "runtime_version", "threads")
+    return {name: conditions[name] for name in names} | {"precision": precision, "version": VERSION}
+
+
+def _file_name(key: str) -> str:
+    return f"{key}.json"
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> dict[tuple[int, int], float]:
+    """Cached points; none where the file is missing, unreadable or of other conditions."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["identity"] != identity:
+            return {}
+        points = {(int(i), int(o)): float(ms) for i, o, ms in record["points"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {widths: ms for widths, ms in points.items() if math.isfinite(ms) and ms >= 0}
+
+
+def _write(
+    path: Path, identity: Mapping[str, Any], key: str, points: Mapping[tuple[int, int], float]
+) -> None:
+    """Replace the cached points of one shape."""
+    rows = [[inputs, outputs, ms] for (inputs, outputs), ms in sorted(points.items())]
+    record = {"identity": identity, "shape": key, "unit": "ms", "points": rows}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
+        ) as file:
+            json.dump(record, file)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write layer timings to {path.parent}: {error.strerror}") from error
