@@ -31,6 +31,7 @@ def render_page(record: Record) -> str:
             _header(record, title),
             _tiles(record),
             f'<div class="grid2">{pictures}</div>' if pictures else "",
+            *_notes(record),
             *_budget(record),
             *_files(record),
             *_checks(record),
@@ -52,15 +53,18 @@ def render_page(record: Record) -> str:
 def _header(record: Record, title: str) -> str:
     verdict = record["verdict"].split()[0] if record["kind"] == "compress" else "measured"
     reason = record["plan"]["reason"] if record["plan"] is not None else record["target"]["summary"]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
     badge = words.headline(record)
     failed = words.failed(record)
     wrong = f' <span class="badge over">{failed} CHECK{"S" * (failed > 1)} FAILED</span>' if failed else ""
     return (
         f'<header><span class="badge {verdict}">{badge}</span>{wrong}<h1>{escape(title)}</h1>'
         f'<p class="sub">{escape(reason)}</p></header>'
-        + (f"<section><h2>Worth knowing</h2><ul>{notes}</ul></section>" if notes else "")
     )
+
+
+def _notes(record: Record) -> Iterator[str]:
+    notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
+    yield from _section("Worth knowing", f"<ul>{notes}</ul>" if notes else "")
 
 
 def _tiles(record: Record) -> str:
@@ -102,7 +106,8 @@ def _tile_row(tiles: Sequence[tuple[str, str, str, str]]) -> str:
     cells = []
     for name, value, was, gain in tiles:
         before = f"was {escape(was)} " if was else ""
-        extra = f'<span class="gain">{escape(gain)}</span>' if gain else ""
+        style = "change" if "points" in gain else "gain"
+        extra = f'<span class="{style}">{escape(gain)}</span>' if gain else ""
         cells.append(
             f'<div class="tile"><div class="name">{escape(name)}</div>'
             f'<div class="value">{escape(value)}</div>'

@@ -122,7 +122,7 @@ def widths(layers: Sequence[Mapping[str, Any]]) -> str:
             f' height="{row - 4}"/>',
             _text("tick", name_width + before * scale + 6, middle, text),
         ]
-    return _svg(body, TOP + len(layers) * row + 10, "channels before and after")
+    return _svg(body, TOP + len(layers) * row + 10, "channels before and after", style="narrow")
 
 
 def _axis(
@@ -166,13 +166,13 @@ def _budget(x: Axis, budget_ms: float | None) -> Iterator[str]:
         return
     at = x.at(budget_ms)
     yield f'<line class="budget" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    anchor, shift = ("end", -6) if at > WIDTH / 2 else ("start", 6)
-    yield _text("budget-text", at + shift, HEIGHT - BOTTOM - 8, f"budget {budget_ms:g} ms", anchor=anchor)
+    anchor, shift = ("end", -6) if at > WIDTH * 0.4 else ("start", 6)
+    yield _text("budget-text", at + shift, TOP + 4, f"budget {budget_ms:g} ms", anchor=anchor)
 
 
-def _svg(body: Sequence[str], height: float, title: str) -> str:
+def _svg(body: Sequence[str], height: float, title: str, *, style: str = "plot") -> str:
     inner = "\n".join(body)
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="{style}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>\n{inner}\n</svg>"
     )

@@ -1,0 +1,178 @@
+"""Flags -> Request; Report -> text; error -> one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from toolchain import __version__
+from toolchain.errors import CompressError, InputError
+from toolchain.flags import COMMANDS, EXIT_CODES, parser_for, request_of
+from toolchain.screen import only_ours, progress_on
+
+if TYPE_CHECKING:
+    from toolchain.values import Report
+
+INTERNAL: Final = 70
+INTERRUPTED: Final = 130
+_USAGE: Final = (
+    "usage: edgefit COMMAND ...\n\n{commands}\n\nedgefit COMMAND --help shows its flags.\n\n{exits}"
+)
+_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+Outcome = tuple[str, int]
+
+
+def compress(words: Sequence[str] | None = None) -> int:
+    """The console script `compress`: `edgefit compress` under a shorter name."""
+    return _guarded(["compress", *(sys.argv[1:] if words is None else words)], prog="compress")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The console script `edgefit`. Returns the exit code."""
+    return _guarded(list(sys.argv[1:] if words is None else words), prog="edgefit")
+
+
+def _guarded(words: list[str], *, prog: str) -> int:
+    """Run; whatever goes wrong becomes `error:` and `hint:` on stderr and a documented exit code."""
+    debug = "--debug" in words
+    try:
+        text, code = _dispatch(words, prog)
+        _show(text)
+        return code
+    except CompressError as error:
+        return _complain(error.message, error.hint, error.exit_code, debug)
+    except KeyboardInterrupt:
+        hint = "finished stages are kept: the same command continues"
+        return _complain("interrupted", hint, INTERRUPTED, debug)
+    except MemoryError:
+        return _complain("out of memory", "a smaller --batch-size needs less", INTERNAL, debug)
+    except OSError as error:
+        if error.errno in _DISK:
+            where = f" {error.filename}" if error.filename else ""
+            hint = "choose a place that is writable and has space left"
+            return _complain(f"cannot write{where}: {error.strerror}", hint, InputError.exit_code, debug)
+        return _complain(f"internal error: {_one_line(error)}", _RERUN, INTERNAL, debug)
+    except Exception as error:  # noqa: BLE001  the last seam: users get a line, --debug gets the traceback
+        return _complain(f"internal error: {_one_line(error)}", _RERUN, INTERNAL, debug)
+
+
+_RERUN: Final = "this is a fault in edgefit: rerun with --debug and report what it shows"
+
+
+def _dispatch(words: list[str], prog: str) -> Outcome:
+    """Find the sub-command and run it: (text for stdout, exit code)."""
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS)) + 2
+        lines = "\n".join(f"  {name:<{width}}{what}" for name, what in COMMANDS.items())
+        return _USAGE.format(commands=lines, exits=EXIT_CODES), 0
+    if words[0] == "--version":
+        return f"edgefit {__version__}\n", 0
+    name = words[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, list(COMMANDS), n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise InputError(f"unknown command '{name}'", hint=f"{hint}known: {', '.join(COMMANDS)}")
+    parser = parser_for(name, "compress" if prog == "compress" else f"edgefit {name}")
+    try:
+        flags = parser.read(words[1:])
+    except SystemExit as finished:  # --help and --version print and leave
+        return "", int(finished.code or 0)
+    run: Callable[[argparse.Namespace, str], Outcome] = _COMMANDS.get(name, _run_pipeline)
+    return run(flags, name)
+
+
+def _run_pipeline(flags: argparse.Namespace, name: str) -> Outcome:
+    """compress, bench and plan: they make a report."""
+    from toolchain.report.summary import render_summary
+
+    request = request_of(flags, name)
+    with only_ours(debug=flags.debug) as stderr, progress_on(stderr, quiet=flags.quiet) as progress:
+        from toolchain import pipeline
+
+        runners: Mapping[str, Callable[..., Report]] = {
+            "compress": pipeline.compress,
+            "bench": pipeline.bench,
+            "plan": pipeline.plan if request.plan is None else pipeline.compress,
+        }
+        report = runners[name](request, progress)
+    out = None if name == "bench" else str(request.out)
+    return _as_json(report.record) if flags.json else render_summary(report.record, out=out), report.exit_code
+
+
+def _run_inspect(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.listings import inspection_text
+
+    with only_ours(debug=flags.debug):
+        from toolchain import pipeline
+
+        found = pipeline.inspect(request_of(flags, name))
+    return _as_json(found) if flags.json else inspection_text(found), 0
+
+
+def _run_targets(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.doctor import targets
+    from toolchain.listings import targets_text
+
+    with only_ours(debug=flags.debug):
+        found = targets()
+    return _as_json(found) if flags.json else targets_text(found), 0
+
+
+def _run_doctor(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.doctor import doctor
+    from toolchain.listings import doctor_text
+
+    with only_ours(debug=flags.debug):
+        found = doctor()
+    return _as_json(found) if flags.json else doctor_text(found), 0
+
+
+_COMMANDS: Final = {"inspect": _run_inspect, "targets": _run_targets, "doctor": _run_doctor}
+
+
+def _as_json(record: object) -> str:
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def _show(text: str) -> None:
+    """Write to stdout; a reader that went away (`| head`) is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(message: str, hint: str, code: int, debug: bool) -> int:
+    """Two lines at most on stderr, and the traceback with --debug."""
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"error: {_flat(message)}\n")
+    if hint:
+        sys.stderr.write(f"hint: {_flat(hint)}\n")
+    return code
+
+
+def _flat(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _one_line(error: BaseException, limit: int = 200) -> str:
+    """The kind of an unforeseen error and the beginning of what it says."""
+    text = _flat(str(error))
+    return f"{type(error).__name__}: {text[:limit]}{'...' if len(text) > limit else ''}"
+
+
+def _entry(run: Callable[[], int]) -> Any:
+    raise SystemExit(run())
+
+
+if __name__ == "__main__":
+    _entry(main)

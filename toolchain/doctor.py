@@ -1,0 +1,86 @@
+"""What of edgefit works on this machine: packages, formats, targets, and the command that adds the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any, Final
+
+from toolchain import __version__, registry
+from toolchain.contracts import Format, Target
+
+PACKAGES: Final = {
+    "torch": "",
+    "numpy": "",
+    "pillow": "",
+    "rich": "",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+    "onnxsim": "onnx",
+    "coremltools": "coreml",
+    "litert-torch": "tflite",
+    "ai-edge-litert": "tflite",
+    "ai-edge-quantizer": "tflite",
+}
+"""Distribution -> the extra that brings it; the empty one comes with edgefit itself."""
+
+
+def doctor() -> Mapping[str, Any]:
+    """Versions and what is usable; loads none of the heavy packages."""
+    return {
+        "schema": "edgefit.doctor/1",
+        "edgefit": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "packages": [
+            {"name": name, "version": version_of(name), "extra": extra} for name, extra in PACKAGES.items()
+        ],
+        "formats": [_format(name) for name in registry.names("toolchain.export")],
+        "targets": targets()["targets"],
+    }
+
+
+def targets() -> Mapping[str, Any]:
+    """Every target with its runtimes, and for each what is missing to use it from here."""
+    found = []
+    for name in registry.names("targets"):
+        target: Target = registry.find("targets", "TARGET", name)
+        runtimes = [
+            {
+                "name": runtime.name,
+                "format": runtime.format,
+                "precisions": list(runtime.precisions),
+                "align": runtime.align,
+                "install": _format(runtime.format)["install"],
+            }
+            for runtime in target.runtimes
+        ]
+        found.append({"name": target.name, "summary": target.summary, "runtimes": runtimes})
+    return {"schema": "edgefit.targets/1", "targets": found}
+
+
+def version_of(distribution: str) -> str | None:
+    """The installed version; None when it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _format(name: str) -> dict[str, Any]:
+    form: Format = registry.find("toolchain.export", "FORMAT", name, kind="format")
+    missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
+    return {
+        "name": name,
+        "summary": form.summary,
+        "suffix": form.suffix,
+        "missing": missing,
+        "install": f"pip install 'edgefit[{form.extra}]'" if missing else "",
+        "runs_here": form.open is not None and not missing,
+        "because": form.closed_because,
+    }

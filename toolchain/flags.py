@@ -1,0 +1,343 @@
+"""The command line's flags and what they mean: text -> `Request`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from toolchain import __version__
+from toolchain.errors import InputError
+from toolchain.flag_values import (
+    amount,
+    at_least_one,
+    integers,
+    names,
+    not_negative,
+    not_negative_integer,
+    numbers,
+    positive,
+    positive_numbers,
+    precisions,
+    share,
+    side_lengths,
+)
+from toolchain.values import Budget, Preprocessing, Request, Training
+
+COMMANDS: Final = {
+    "compress": "make the network smaller until it holds the budget, and prove it",
+    "bench": "measure the network as it is, in every runtime and precision of the target",
+    "inspect": "show what the network is and which channels can be removed together",
+    "targets": "list the devices and what they run",
+    "doctor": "show what is installed here and what is missing",
+    "plan": "decide without changing anything, or carry out a saved plan",
+}
+EXIT_CODES: Final = """\
+exit codes:
+  0    done: every limit is held and every check passed
+  1    finished, but a limit is not held or a check failed: see the report
+  2    a file, flag or value handed in is unusable
+  3    the input is sound, but it cannot be treated
+  4    no plan reaches the budget; the best one is kept
+  5    a converter or quantizer failed
+  6    the target could not be reached or did not finish
+  70   a fault in edgefit itself
+  130  interrupted with Ctrl-C; finished work is kept
+"""
+_EXAMPLES: Final = {
+    "compress": """\
+examples:
+  compress model.pt2 --data images/ --budget-ms 5
+      halve the time, say: fine-tuned on images/train, judged on images/val
+  compress model.pt2 --data digits.npz --budget-ms 2 --max-drop 1 --epochs 3
+      give up at most one point of accuracy, fine-tune for three epochs
+  compress model.pt2 --budget-macs 20M --formats onnx
+      no data: prune by weights alone; accuracy is then not measured
+  compress weights.pth --arch mynet.models:build --input-shape 1,3,224,224 --budget-mb 2
+      a state dict, with the function that builds its network
+""",
+    "bench": """\
+examples:
+  edgefit bench model.pt2
+  edgefit bench model.pt2 --data images/        also int8, which needs calibration data
+  edgefit bench model.pt2 --json > before.json
+""",
+    "inspect": """\
+examples:
+  edgefit inspect model.pt2
+  edgefit inspect model.pt2 --json | less
+""",
+    "targets": "examples:\n  edgefit targets\n  edgefit targets --json\n",
+    "doctor": "examples:\n  edgefit doctor\n",
+    "plan": """\
+examples:
+  edgefit plan model.pt2 --data images/ --budget-ms 5 --out plan
+      writes plan/plan.json and a report of what it rests on; nothing is pruned
+  edgefit plan model.pt2 --data images/ --apply plan/plan.json --out smaller
+      carries the saved plan out: prune, fine-tune, export, verify, measure
+""",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are `InputError`s, with a suggestion for a misspelt flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise InputError(message, hint=f"see {self.prog} --help")
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse; an unknown flag is answered with the nearest known one."""
+        found, unknown = self.parse_known_args(words)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self._known(), n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InputError(f"unknown argument '{unknown[0]}'", hint=f"{hint}see {self.prog} --help")
+        return found
+
+    def _known(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings]
+
+
+def parser_for(command: str, prog: str) -> Parser:
+    """The parser of one sub-command, called `prog` in its help."""
+    parser = Parser(
+        prog=prog,
+        description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
+        epilog=f"{_EXAMPLES[command]}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if command in ("compress", "bench", "inspect", "plan"):
+        _add_model(parser)
+    if command in ("compress", "bench", "plan"):
+        _add_target(parser)
+        _add_data(parser)
+    if command in ("compress", "plan"):
+        _add_budget(parser)
+        _add_pruning(parser)
+        _add_training(parser)
+    if command == "plan":
+        parser.add_argument("--apply", type=Path, metavar="PLAN", help="carry out this saved plan.json")
+    _add_output(parser, command)
+    return parser
+
+
+def _add_model(parser: Parser) -> None:
+    group = parser.add_argument_group("the network")
+    group.add_argument(
+        "model", type=Path, help="torch.export archive (.pt2), TorchScript, pickled module or state dict"
+    )
+    group.add_argument(
+        "--arch", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network that a state dict belongs to"
+    )
+    group.add_argument(
+        "--input-shape",
+        type=integers,
+        action="append",
+        metavar="1,3,32,32",
+        help="shape of an input where the file does not carry it; once for every input",
+    )
+    group.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="let a pickled file run its code while it is loaded: only for files you trust",
+    )
+
+
+def _add_target(parser: Parser) -> None:
+    group = parser.add_argument_group("the target")
+    group.add_argument("--target", default="host", help="device to fit, see `edgefit targets` (host)")
+    group.add_argument("--runtime", default="auto", help="engine on the target (auto: the best one)")
+    group.add_argument(
+        "--precision",
+        type=precisions,
+        default=("fp32", "int8"),
+        metavar="fp32,int8",
+        help="precisions to choose from (fp32,int8)",
+    )
+    group.add_argument("--threads", type=at_least_one, default=1, help="threads of one inference (1)")
+
+
+def _add_data(parser: Parser) -> None:
+    group = parser.add_argument_group("the data")
+    group.add_argument(
+        "--data",
+        metavar="DIR|NPZ|MODULE:FUNCTION",
+        help="folder with train/ and val/, one folder a class; .npz with x and y; or a function "
+        "that returns the two loaders. Without it accuracy is not measured",
+    )
+    group.add_argument("--mean", type=numbers, help="per channel, images in 0-1 (ImageNet's)")
+    group.add_argument("--std", type=positive_numbers, help="per channel, images in 0-1 (ImageNet's)")
+    group.add_argument("--resize", type=side_lengths, metavar="H,W", help="resize images (the input's size)")
+    group.add_argument("--metric", default="top1", help="top1, or package.module:function (top1)")
+
+
+def _add_budget(parser: Parser) -> None:
+    group = parser.add_argument_group("the budget: hard limits, alone or together")
+    group.add_argument("--budget-ms", type=positive, metavar="MS", help="median latency on the target")
+    group.add_argument("--budget-mb", type=positive, metavar="MB", help="size of the model file, 10^6 bytes")
+    group.add_argument("--budget-macs", type=amount, metavar="N", help="multiply-accumulates, e.g. 20M, 1.5G")
+    group.add_argument("--budget-params", type=amount, metavar="N", help="parameters, e.g. 250k")
+    group.add_argument("--budget-neurons", type=amount, metavar="N", help="activation volume, e.g. 100k")
+    group.add_argument(
+        "--max-drop", type=not_negative, metavar="POINTS", help="most that the metric may lose"
+    )
+
+
+def _add_pruning(parser: Parser) -> None:
+    group = parser.add_argument_group("pruning")
+    group.add_argument(
+        "--criterion", default="auto", help="what scores channels: taylor, magnitude, random (auto)"
+    )
+    group.add_argument(
+        "--formats",
+        type=names,
+        default=("onnx", "coreml", "tflite"),
+        metavar="onnx,coreml,tflite",
+        help="files to write (all three)",
+    )
+
+
+def _add_training(parser: Parser) -> None:
+    known = Training()
+    group = parser.add_argument_group("fine-tuning, with the original network as teacher")
+    group.add_argument(
+        "--epochs", type=not_negative_integer, default=known.epochs, help=f"0 for none ({known.epochs})"
+    )
+    group.add_argument("--lr", type=positive, default=known.lr, help=f"highest learning rate ({known.lr})")
+    group.add_argument(
+        "--batch-size", type=at_least_one, default=known.batch_size, help=f"({known.batch_size})"
+    )
+    group.add_argument(
+        "--temperature",
+        type=positive,
+        default=known.temperature,
+        help=f"softness of the teacher's answers ({known.temperature})",
+    )
+    group.add_argument(
+        "--distil-weight",
+        type=share,
+        default=known.distil_weight,
+        help=f"share of the teacher in the loss, 0-1 ({known.distil_weight})",
+    )
+    group.add_argument("--no-augment", action="store_true", help="no random crops and flips of images")
+    group.add_argument("--resume", action="store_true", help="continue after an interruption")
+    group.add_argument("--finish", action="store_true", help="finish with the best epoch so far")
+
+
+def _add_output(parser: Parser, command: str) -> None:
+    group = parser.add_argument_group("output")
+    if command in ("compress", "plan"):
+        ending = "compressed" if command == "compress" else "plan"
+        group.add_argument("--out", type=Path, metavar="DIR", help=f"result folder (MODELNAME-{ending})")
+        group.add_argument("--seed", type=not_negative_integer, default=0, help="of everything random (0)")
+    group.add_argument("--json", action="store_true", help="print the record as JSON")
+    group.add_argument("--quiet", action="store_true", help="no progress")
+    group.add_argument("--debug", action="store_true", help="show traceback and third-party output")
+    group.add_argument("--version", action="version", version=f"edgefit {__version__}")
+
+
+def request_of(flags: argparse.Namespace, command: str) -> Request:
+    """The request that parsed flags make.
+
+    Raises:
+        InputError: no budget where one is needed, or flags that contradict each other.
+    """
+    if command == "inspect":
+        return Request(
+            model=flags.model,
+            target="host",
+            out=Path("inspect"),
+            budget=Budget(),
+            arch=flags.arch,
+            input_shape=tuple(flags.input_shape) if flags.input_shape else None,
+            trust_pickle=flags.trust_pickle,
+        )
+    deciding = command in ("compress", "plan")
+    applying = command == "plan" and flags.apply is not None
+    budget = budget_of(flags) if deciding else Budget()
+    if deciding and not applying:
+        _require_limit(budget)
+    formats = flags.formats if command == "compress" or applying else ()
+    return Request(
+        model=flags.model,
+        target=flags.target,
+        out=_out(flags, command) if deciding else Path("bench"),
+        budget=budget,
+        data=flags.data,
+        preprocessing=preprocessing_of(flags),
+        metric=flags.metric,
+        arch=flags.arch,
+        input_shape=tuple(flags.input_shape) if flags.input_shape else None,
+        trust_pickle=flags.trust_pickle,
+        criterion=flags.criterion if deciding else "auto",
+        runtime=flags.runtime,
+        precisions=flags.precision,
+        formats=formats,
+        training=training_of(flags) if deciding else Training(),
+        threads=flags.threads,
+        seed=flags.seed if deciding else 0,
+        resume=deciding and flags.resume,
+        finish=deciding and flags.finish,
+        plan=flags.apply if applying else None,
+    )
+
+
+def budget_of(flags: argparse.Namespace) -> Budget:
+    """The limits among the flags."""
+    return Budget(
+        ms=flags.budget_ms,
+        mb=flags.budget_mb,
+        macs=flags.budget_macs,
+        params=flags.budget_params,
+        neurons=flags.budget_neurons,
+        max_drop=flags.max_drop,
+    )
+
+
+def preprocessing_of(flags: argparse.Namespace) -> Preprocessing:
+    """How images become inputs; its `source` says whether mean and std were given."""
+    if flags.data is None and (flags.mean or flags.std or flags.resize):
+        raise InputError("--mean, --std and --resize describe images, but there is no --data")
+    known = Preprocessing()
+    mean, std = flags.mean or known.mean, flags.std or known.std
+    if len(mean) != len(std):
+        raise InputError(
+            f"--mean has {len(mean)} values and --std has {len(std)}", hint="give one for each channel"
+        )
+    given = [name for name, value in (("--mean", flags.mean), ("--std", flags.std)) if value]
+    source = f"given by {' and '.join(given)}" if given else known.source
+    return Preprocessing(mean=mean, std=std, resize=flags.resize, source=source)
+
+
+def training_of(flags: argparse.Namespace) -> Training:
+    """The fine-tuning settings among the flags."""
+    return Training(
+        epochs=flags.epochs,
+        lr=flags.lr,
+        batch_size=flags.batch_size,
+        temperature=flags.temperature,
+        distil_weight=flags.distil_weight,
+        augment=not flags.no_augment,
+        seed=flags.seed,
+    )
+
+
+def _require_limit(budget: Budget) -> None:
+    limits = (budget.ms, budget.mb, budget.macs, budget.params, budget.neurons)
+    if all(limit is None for limit in limits):
+        raise InputError(
+            "no budget given",
+            hint="say what the network must hold: --budget-ms, --budget-mb, --budget-macs, "
+            "--budget-params or --budget-neurons",
+        )
+
+
+def _out(flags: argparse.Namespace, command: str) -> Path:
+    if flags.out is not None:
+        return Path(flags.out)
+    planning = command == "plan" and flags.apply is None
+    return Path(f"{Path(flags.model).stem}-{'plan' if planning else 'compressed'}")
