@@ -6,23 +6,27 @@ therefore runs before any fine-tuning, at most `ROUNDS` times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from toolchain import registry
+import torch
+
 from toolchain.baseline import Baseline, acceptable
-from toolchain.contracts import Criterion, Evidence, Sampling
+from toolchain.contracts import Batch, Sampling
+from toolchain.damage import Damages, axes_of, measure_damages
 from toolchain.errors import BudgetError, InputError
-from toolchain.program.capture import fingerprint, switch
-from toolchain.program.cost import CostModel
+from toolchain.program.blocks import drop
+from toolchain.program.capture import fingerprint
 from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Limit, Solution, kept_units, solve
 from toolchain.prune.planfile import check_plan, read_plan
+from toolchain.resources import BLOCK, PlannedLatency, Shape, planned_latency, shape_of
 from toolchain.run import Combination, Run, build_for, measure
-from toolchain.tables import PlannedLatency, planned_latency
-from toolchain.values import Estimate, Measurement, Precision, Program, PrunePlan
+from toolchain.train.loop import reestimate_statistics
+from toolchain.train.metric import program_runner
+from toolchain.values import Channels, Estimate, Measurement, Precision, Program, PrunePlan
 
 ROUNDS: Final = 3
 AIM: Final = 0.95
@@ -30,8 +34,8 @@ AIM: Final = 0.95
 SPARE: Final = 0.85
 """A measured network under this share of the budget was cut too much: plan again with the corrected model."""
 ROUND: Final = Sampling(trials=6, runs=50, trial_seconds=0.3)
-EVIDENCE: Final = 1024
-"""Training samples that a criterion sees."""
+JUDGED: Final = 1024
+"""Training samples on which candidates are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,14 @@ class Contender:
     align: int
     model: PlannedLatency | None
     drop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all contenders are planned on: the network's shape and the damage of removing its parts."""
+
+    shape: Shape
+    damages: Damages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +77,7 @@ class Choice:
     candidates: tuple[Mapping[str, object], ...]
     rounds: tuple[Round, ...] = ()
     contender: Contender | None = None
-    scores: Mapping[str, Sequence[float]] | None = None
+    ground: Ground | None = None
 
 
 def decide(run: Run, baseline: Baseline) -> Choice:
@@ -77,39 +89,34 @@ def decide(run: Run, baseline: Baseline) -> Choice:
     whole = _unpruned(run, baseline)
     if whole is not None:
         return whole
-    scores = unit_scores(run)
-    contenders = _contenders(run, baseline)
-    solved = [(c, plan_under(run, c, scores, AIM)) for c in contenders]
-    damages = [_damage(run, baseline, c, s, scores) for c, s in solved]
-    order = sorted(range(len(solved)), key=lambda i: (not solved[i][1].feasible, damages[i]))
-    best = order[0]
+    shape = shape_of(run)
+    ground = Ground(shape=shape, damages=measure_damages(run, shape))
+    contenders = _contenders(run, baseline, ground)
+    solved = [(c, plan_under(run, c, ground)) for c in contenders]
+    lost = [_damage(run, c, s, ground) for c, s in solved]
+    best = min(range(len(solved)), key=lambda i: (not solved[i][1].feasible, lost[i]))
     rows = tuple(
-        {
-            "runtime": c.combination[0],
-            "precision": c.combination[1],
-            "estimate_ms": s.amounts.get("ms"),
-            "damage": damages[i],
-            "kept_ratio": CostModel.of_program(run.program, run.channels).of(s.counts).params
-            / baseline.cost.params,
-            "chosen": i == best,
-            "note": "" if s.feasible else "even its smallest network misses the budget (estimate)",
-        }
+        _row(c, s, lost[i], shape.cost(s.counts).params / baseline.cost.params, chosen=i == best)
         for i, (c, s) in enumerate(solved)
     )
     unit = "points before fine-tuning" if run.data is not None else "of the criterion's score"
-    reason = f"least damage under the budget ({damages[best]:.2f} {unit})"
-    return close_loop(run, contenders[best], scores, reason=reason, candidates=rows)
+    reason = f"least damage under the budget ({lost[best]:.2f} {unit})"
+    return close_loop(run, contenders[best], ground, reason=reason, candidates=rows)
 
 
-def unit_scores(run: Run) -> Mapping[str, tuple[float, ...]]:
-    """The criterion's scores; `auto` is taylor with data and magnitude without."""
-    name = run.request.criterion
-    if name == "auto":
-        name = "taylor" if run.data is not None else "magnitude"
-    criterion: Criterion = registry.find("toolchain.prune.criteria", "CRITERION", name, kind="criterion")
-    batches = (run.data.calibration(EVIDENCE),) if run.data is not None and criterion.needs_data else ()
-    with run.stage(f"Scores of the channels ({name})", "plan"):
-        return criterion.score(run.program, run.channels, Evidence(batches=batches, seed=run.request.seed))
+def _row(
+    contender: Contender, solution: Solution, damage: float, kept_ratio: float, *, chosen: bool
+) -> Mapping[str, object]:
+    """A candidate as the report shows it."""
+    return {
+        "runtime": contender.combination[0],
+        "precision": contender.combination[1],
+        "estimate_ms": solution.amounts.get("ms"),
+        "damage": damage,
+        "kept_ratio": kept_ratio,
+        "chosen": chosen,
+        "note": "" if solution.feasible else "even its smallest network misses the budget (estimate)",
+    }
 
 
 def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
@@ -160,7 +167,7 @@ def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
     )
 
 
-def _contenders(run: Run, baseline: Baseline) -> tuple[Contender, ...]:
+def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender, ...]:
     """Per precision the fastest acceptable runtime, with its latency model."""
     fastest: dict[Precision, Combination] = {}
     for combination in sorted(baseline.measurements, key=lambda c: baseline.measurements[c].p50_ms):
@@ -168,100 +175,89 @@ def _contenders(run: Run, baseline: Baseline) -> tuple[Contender, ...]:
             fastest.setdefault(combination[1], combination)
     found = []
     for combination in fastest.values():
+        align = run.runtime(combination[0]).align
         model = None
         if run.request.budget.ms is not None:
-            with run.stage(f"Layer timings on the target ({combination[0]}, {combination[1]})", "measure"):
-                model = planned_latency(run, combination, baseline.measurements[combination])
-        found.append(
-            Contender(
-                combination=combination,
-                align=run.runtime(combination[0]).align,
-                model=model,
-                drop=max(baseline.drops.get(combination, 0.0), 0.0),
-            )
-        )
+            ladders = {axis.name: axis.levels for axis in axes_of(run, ground.damages, align)}
+            with run.stage(f"Layer timings on the target ({' '.join(combination)})", "measure"):
+                model = planned_latency(run, ground.shape, combination, baseline, ladders)
+        drop_points = max(baseline.drops.get(combination, 0.0), 0.0)
+        found.append(Contender(combination=combination, align=align, model=model, drop=drop_points))
     return tuple(found)
 
 
-def plan_under(run: Run, contender: Contender, scores: Mapping[str, Sequence[float]], aim: float) -> Solution:
-    """Solve for the contender; `aim` is the share of the millisecond budget that is planned for."""
+def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:
+    """Solve for the contender under the request's budget."""
     with run.stage("Solving for the budget", "plan"):
-        return solve(run.channels, scores, limits(run, contender, aim), align=contender.align)
+        return solve(axes_of(run, ground.damages, contender.align), limits(run, contender, ground.shape))
 
 
-def limits(run: Run, contender: Contender, aim: float) -> tuple[Limit, ...]:
-    """The request's budget as limits on kept counts."""
-    budget, costs = run.request.budget, CostModel.of_program(run.program, run.channels)
+def limits(run: Run, contender: Contender, shape: Shape) -> tuple[Limit, ...]:
+    """The request's budget as limits on counts; time and file size with room for the prediction's error."""
+    budget = run.request.budget
     found: list[Limit] = []
     if budget.ms is not None and contender.model is not None:
-        found.append(Limit(name="ms", limit=budget.ms * aim, amount=contender.model.ms_of_counts))
+        found.append(Limit(name="ms", limit=budget.ms * AIM, amount=contender.model.ms_of_counts))
     if budget.mb is not None:
         per_weight = 1.0 if contender.combination[1] == "int8" else 4.0
         found.append(
-            Limit(name="mb", limit=budget.mb * aim, amount=lambda c: costs.of(c).params * per_weight / 1e6)
+            Limit(name="mb", limit=budget.mb * AIM, amount=lambda c: shape.cost(c).params * per_weight / 1e6)
         )
     if budget.macs is not None:
-        found.append(Limit(name="macs", limit=budget.macs, amount=lambda c: costs.of(c).macs))
+        found.append(Limit(name="macs", limit=budget.macs, amount=lambda c: shape.cost(c).macs))
     if budget.params is not None:
-        found.append(Limit(name="params", limit=budget.params, amount=lambda c: costs.of(c).params))
+        found.append(Limit(name="params", limit=budget.params, amount=lambda c: shape.cost(c).params))
     if budget.neurons is not None:
-        found.append(Limit(name="neurons", limit=budget.neurons, amount=lambda c: costs.of(c).neurons))
+        found.append(Limit(name="neurons", limit=budget.neurons, amount=lambda c: shape.cost(c).neurons))
     return tuple(found)
 
 
-def _damage(
-    run: Run,
-    baseline: Baseline,
-    contender: Contender,
-    solution: Solution,
-    scores: Mapping[str, Sequence[float]],
-) -> float:
+def reduce(program: Program, channels: Channels, plan: PrunePlan) -> Program:
+    """The program that a plan describes: channels cut, then blocks dropped."""
+    cut = apply(program, channels, plan.keep) if plan.keep else program
+    return drop(cut, plan.dropped)
+
+
+def _damage(run: Run, contender: Contender, solution: Solution, ground: Ground) -> float:
     """Points lost by the pruned network before any fine-tuning, plus what its precision costs.
 
     Judged on training samples, so that the validation part stays unseen by decisions. Without data: the
     share of the criterion's score that is removed.
     """
-    if run.data is None or baseline.score is None:
-        total = sum(sum(values) for values in scores.values())
+    if run.data is None:
+        total = sum(sum(values) for values in ground.damages.scores.values())
         return solution.damage / total if total else 0.0
-    kept = kept_units(scores, solution.counts)
-    pruned = apply(run.program, run.channels, kept) if kept else run.program
-    with run.stage("Damage of the candidate", "evaluate"):
-        before = _on_training_samples(run, run.program)
-        after = _on_training_samples(run, pruned)
-    lost = before - after if run.metric.higher_is_better else after - before
-    return lost + contender.drop
+    batch = run.data.calibration(JUDGED)
+    pruned = reduce(run.program, run.channels, as_plan(run, contender, solution, ground))
+    with run.stage("Damage of the candidate", "plan"):
+        before = _on(run, run.program, batch)
+        after = _on(run, reestimate_statistics(pruned, (batch,)), batch)
+    return (before - after if run.metric.higher_is_better else after - before) + contender.drop
 
 
-def _on_training_samples(run: Run, program: Program) -> float:
-    assert run.data is not None
-    inputs, target = run.data.calibration(EVIDENCE)
-    network = switch(program, training=False)
-    return run.metric.of_batch(network, inputs, target)
+def _on(run: Run, program: Program, batch: Batch) -> float:
+    inputs, target = batch
+    with torch.no_grad():
+        outputs = program_runner(program)(inputs)
+    return run.metric.of(outputs, target)
 
 
-def as_plan(
-    run: Run, contender: Contender, solution: Solution, keep: Mapping[str, tuple[int, ...]]
-) -> PrunePlan:
+def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) -> PrunePlan:
     """The solution as a plan that can be saved and replayed."""
-    ms = solution.amounts.get("ms")
-    criterion = run.request.criterion
-    if criterion == "auto":
-        criterion = "taylor" if run.data is not None else "magnitude"
-    estimate = None
+    dropped = tuple(b.name for b in ground.shape.blocks if solution.counts.get(BLOCK + b.name, 1) == 0)
+    ms, estimate = solution.amounts.get("ms"), None
     if ms is not None:
-        source = (
-            f"layer timings of {contender.combination[0]} {contender.combination[1]} on {run.target.name}"
-        )
+        source = f"layer timings of {' '.join(contender.combination)} on {run.target.name}"
         estimate = Estimate(ms=ms, source=source)
     return PrunePlan(
         program=fingerprint(run.program),
-        criterion=criterion,
-        keep=keep,
+        criterion=ground.damages.criterion,
+        keep=kept_units(ground.damages.scores, solution.counts),
+        dropped=dropped,
         runtime=contender.combination[0],
         precision=contender.combination[1],
         estimate=estimate,
-        cost=CostModel.of_program(run.program, run.channels).of(solution.counts),
+        cost=ground.shape.cost(solution.counts),
         damage=solution.damage,
         seed=run.request.seed,
     )
@@ -270,7 +266,7 @@ def as_plan(
 def close_loop(
     run: Run,
     contender: Contender,
-    scores: Mapping[str, Sequence[float]],
+    ground: Ground,
     *,
     reason: str,
     candidates: tuple[Mapping[str, object], ...],
@@ -280,52 +276,64 @@ def close_loop(
     Raises:
         BudgetError: no measured network held the budget within `ROUNDS` rounds.
     """
-
-    def made(plan: PrunePlan, program: Program) -> Choice:
-        return Choice(
-            plan=plan,
-            program=program,
-            combination=contender.combination,
-            reason=reason,
-            candidates=candidates,
-        )
-
     rounds: list[Round] = []
-    held: Choice | None = None
-    nearest: tuple[float, PrunePlan] | None = None
+    tried: list[tuple[Measurement, PrunePlan, Program]] = []
+    limit = run.request.budget.ms
     for number in range(1, ROUNDS + 1):
-        solution = plan_under(run, contender, scores, AIM)
-        keep = kept_units(scores, solution.counts)
-        plan = as_plan(run, contender, solution, keep)
-        if contender.model is None or run.request.budget.ms is None:
+        solution = plan_under(run, contender, ground)
+        plan = as_plan(run, contender, solution, ground)
+        program = reduce(run.program, run.channels, plan)
+        if contender.model is None or limit is None:
             if not solution.feasible:
                 raise _unreachable(run, plan, None)
-            program = apply(run.program, run.channels, keep)
-            return made(plan, program)
-        if held is not None and plan.keep == held.plan.keep:
+            return Choice(
+                plan=plan,
+                program=program,
+                combination=contender.combination,
+                reason=reason,
+                candidates=candidates,
+            )
+        if any(_same(plan, other) for _, other, _ in tried):
             break
-        program = apply(run.program, run.channels, keep)
         measured = _round_measurement(run, contender, program, number)
-        limit = run.request.budget.ms
+        tried.append((measured, plan, program))
         contender = replace(contender, model=contender.model.corrected(solution.counts, measured.p50_ms))
-        holds, spare = measured.p50_high_ms <= limit, measured.p50_ms < SPARE * limit
-        better = holds and (held is None or plan.damage < held.plan.damage)
-        if nearest is None or measured.p50_ms < nearest[0]:
-            nearest = (measured.p50_ms, plan)
-        decision = (
-            "held" if holds and not spare else "held with room: plan again" if holds else "over: plan again"
-        )
+        decision, done = _decision(measured, limit, solution)
         rounds.append(
             Round(number=number, estimate_ms=solution.amounts["ms"], measured=measured, decision=decision)
         )
-        if better:
-            held = made(plan, program)
-        if (holds and not spare) or (not holds and not solution.feasible):
+        if done:
             break
-    if held is None:
-        assert nearest is not None
-        raise _unreachable(run, nearest[1], nearest[0])
-    return replace(held, contender=contender, scores=scores, rounds=tuple(rounds))
+    held = [entry for entry in tried if limit is not None and entry[0].p50_high_ms <= limit]
+    if not held:
+        nearest = min(tried, key=lambda entry: entry[0].p50_ms)
+        raise _unreachable(run, nearest[1], nearest[0].p50_ms)
+    _, plan, program = min(held, key=lambda entry: entry[1].damage)
+    return Choice(
+        plan=plan,
+        program=program,
+        combination=contender.combination,
+        reason=reason,
+        candidates=candidates,
+        rounds=tuple(rounds),
+        contender=contender,
+        ground=ground,
+    )
+
+
+def _decision(measured: Measurement, limit: float, solution: Solution) -> tuple[str, bool]:
+    """What a round's measurement means, and whether planning ends with it."""
+    if measured.p50_high_ms > limit:
+        if solution.feasible:
+            return "over: plan again", False
+        return "over, and nothing smaller is left", True
+    if measured.p50_ms < SPARE * limit and solution.counts:
+        return "held with room: plan again", False
+    return "held", True
+
+
+def _same(plan: PrunePlan, other: PrunePlan) -> bool:
+    return plan.keep == other.keep and plan.dropped == other.dropped
 
 
 def _round_measurement(run: Run, contender: Contender, program: Program, number: int) -> Measurement:
@@ -358,11 +366,12 @@ def close_loop_again(run: Run, choice: Choice, measured_ms: float) -> Choice | N
         BudgetError: the corrected model finds no way.
     """
     contender = choice.contender
-    if contender is None or contender.model is None or choice.scores is None:
+    if contender is None or contender.model is None or choice.ground is None:
         return None
-    counts = {g.name: len(choice.plan.keep.get(g.name, range(g.size))) for g in run.channels.groups}
+    counts = {name: len(units) for name, units in choice.plan.keep.items()}
+    counts |= {BLOCK + name: 0 for name in choice.plan.dropped}
     contender = replace(contender, model=contender.model.corrected(counts, measured_ms))
-    again = close_loop(run, contender, choice.scores, reason=choice.reason, candidates=choice.candidates)
+    again = close_loop(run, contender, choice.ground, reason=choice.reason, candidates=choice.candidates)
     return replace(again, rounds=(*choice.rounds, *again.rounds))
 
 
@@ -380,7 +389,7 @@ def replay(run: Run, path: Path) -> Choice:
             f"the plan is for {plan.runtime} {plan.precision}, which target '{run.target.name}' does not run",
             hint="choose the target the plan was made for",
         )
-    program = apply(run.program, run.channels, plan.keep) if plan.keep else run.program
+    program = reduce(run.program, run.channels, plan)
     return Choice(
         plan=plan,
         program=program,

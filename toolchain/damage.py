@@ -1,0 +1,115 @@
+"""What removing things costs, in nats of the loss: measured once per channel group and residual block.
+
+A criterion ranks the units within a group well but compares groups badly. Each group is therefore cut at
+one middle width, its batch-norm statistics are re-estimated, and the loss is measured; the criterion's curve
+is scaled to pass through that point. A block is dropped and measured the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from toolchain import registry
+from toolchain.contracts import Batch, Criterion, Evidence
+from toolchain.program.blocks import drop
+from toolchain.program.capture import switch
+from toolchain.program.rewrite import apply
+from toolchain.prune.plan import Axis, kept_units, levels, width_axis
+from toolchain.resources import BLOCK, Shape
+from toolchain.run import Run
+from toolchain.train.distil import task_loss
+from toolchain.train.loop import reestimate_statistics
+from toolchain.values import Group, Program
+
+SCORED: Final = 512
+"""Training samples that a criterion sees."""
+JUDGED: Final = 256
+"""Training samples on which the loss of a cut is measured."""
+LEAST: Final = 1e-4
+"""Damage in nats below which a cut cannot be told from none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damages:
+    """Unit scores by group; `scale` turns them into nats, `blocks` is in nats (empty: unknown)."""
+
+    criterion: str
+    scores: Mapping[str, tuple[float, ...]]
+    scale: Mapping[str, float]
+    blocks: Mapping[str, float]
+
+
+def measure_damages(run: Run, shape: Shape) -> Damages:
+    """Scores by the request's criterion, scaled by measured losses where there are data.
+
+    `auto` is taylor with data and magnitude without.
+    """
+    name = run.request.criterion
+    if name == "auto":
+        name = "taylor" if run.data is not None else "magnitude"
+    criterion: Criterion = registry.find("toolchain.prune.criteria", "CRITERION", name, kind="criterion")
+    batch = None if run.data is None else run.data.calibration(SCORED)
+    with run.stage(f"Scores of the channels ({name})", "plan"):
+        evidence = Evidence(batches=() if batch is None else (batch,), seed=run.request.seed)
+        scores = criterion.score(run.program, run.channels, evidence)
+    if batch is None:
+        return Damages(criterion=name, scores=scores, scale={}, blocks={})
+    with run.stage("Damage of removing each group and block", "plan"):
+        judged = _spread(batch, JUDGED)
+        whole = loss_of(run.program, judged)
+        total, done = len(run.channels.groups) + len(shape.blocks), 0
+        scale, gone = {}, {}
+        for group in run.channels.groups:
+            scale[group.name] = _scale(run, group, scores, judged, whole)
+            run.progress.step(done := done + 1, total, group.name)
+        for block in shape.blocks:
+            gone[block.name] = max(adapted_loss(drop(run.program, [block.name]), judged) - whole, LEAST)
+            run.progress.step(done := done + 1, total, block.name)
+    return Damages(criterion=name, scores=scores, scale=scale, blocks=gone)
+
+
+def axes_of(run: Run, damages: Damages, align: int) -> tuple[Axis, ...]:
+    """The solver's axes: every group's width, and every block whose damage is known."""
+    found = [
+        width_axis(group, damages.scores[group.name], align, scale=damages.scale.get(group.name, 1.0))
+        for group in run.channels.groups
+    ]
+    found += [Axis(name=BLOCK + n, levels=(1, 0), damage=(0.0, nats)) for n, nats in damages.blocks.items()]
+    return tuple(found)
+
+
+def loss_of(program: Program, batch: Batch) -> float:
+    """Mean task loss of the program on a batch of real samples."""
+    inputs, target = batch
+    with torch.no_grad():
+        return float(task_loss(switch(program, training=False)(*inputs), target))
+
+
+def adapted_loss(program: Program, batch: Batch) -> float:
+    """The loss after batch-norm statistics were re-estimated on the same inputs."""
+    return loss_of(reestimate_statistics(program, (batch,)), batch)
+
+
+def _scale(
+    run: Run, group: Group, scores: Mapping[str, Sequence[float]], batch: Batch, whole: float
+) -> float:
+    """Nats per unit of the criterion's score, from one cut to about half."""
+    ladder = levels(group, 1)
+    middle = min(ladder, key=lambda count: abs(count - group.size / 2))
+    if middle == group.size:
+        return 1.0
+    keep = kept_units({group.name: scores[group.name]}, {group.name: middle})
+    nats = max(adapted_loss(apply(run.program, run.channels, keep), batch) - whole, LEAST)
+    lost = sum(sorted(scores[group.name])[: group.size - middle])
+    return nats / lost if lost > 0 else 1.0
+
+
+def _spread(batch: Batch, count: int) -> Batch:
+    """`count` samples at equal distances from a batch."""
+    inputs, target = batch
+    step = max(1, len(target) // count)
+    return tuple(x[::step][:count] for x in inputs), target[::step][:count]
