@@ -50,7 +50,7 @@ _EXAMPLES: Final = {
     "compress": """\
 examples:
   compress model.pt2 --data images/ --budget-ms 5
-      halve the time, say: fine-tuned on images/train, judged on images/val
+      hold 5 ms on this machine: fine-tuned on images/train, judged on images/val
   compress model.pt2 --data digits.npz --budget-ms 2 --max-drop 1 --epochs 3
       give up at most one point of accuracy, fine-tune for three epochs
   compress model.pt2 --budget-macs 20M --formats onnx
