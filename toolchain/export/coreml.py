@@ -1,0 +1,151 @@
+"""Core ML: an ML Program in an `.mlpackage`, fp16 weights and activations, batch 1."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from toolchain import __version__
+from toolchain.artifacts import deliver
+from toolchain.contracts import Format
+from toolchain.errors import ConversionError
+from toolchain.export._graph import exported
+from toolchain.foreign import require, translated
+from toolchain.values import Artifact, Program
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Arrays
+
+_PACKAGES: Final = ("coremltools",)
+_DATED: Final = "com.github.apple.coremltools.conversion_date"
+_MACOS: Final = sys.platform == "darwin"
+
+
+def write(program: Program, path: Path, metadata: Mapping[str, str]) -> Artifact:
+    """Write `program` at batch 1 for iOS 17 / macOS 14 and newer.
+
+    Raises:
+        InputError: coremltools is missing, or the disk refuses.
+        ConversionError: an operator cannot be translated.
+    """
+    require(_PACKAGES, extra="coreml", purpose="writing Core ML")
+    with translated(f"conversion of '{program.name}' to Core ML"):
+        model = _converted(program, metadata)
+    return deliver(
+        path, lambda partial: save(model, partial), format_name="coreml", runtime="coreml", precision="fp16"
+    )
+
+
+def _converted(program: Program, metadata: Mapping[str, str]) -> Any:
+    """The converted MLModel with the program's names and the metadata; it is not compiled or loaded."""
+    import coremltools as ct
+
+    graph = exported(program, 1, dynamic=False).run_decompositions({})
+    model = ct.convert(
+        graph,
+        outputs=[ct.TensorType(name=spec.name) for spec in program.outputs],
+        minimum_deployment_target=ct.target.iOS17,
+        compute_precision=ct.precision.FLOAT16,
+        skip_model_load=True,
+    )
+    spec = model.get_spec()
+    for entry, wanted in zip(list(spec.description.input), program.inputs, strict=True):
+        if entry.name != wanted.name:
+            ct.utils.rename_feature(spec, entry.name, wanted.name, rename_outputs=False)
+    model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+    model.author, model.version = "edgefit", __version__
+    model.short_description = program.name
+    model.user_defined_metadata.pop(_DATED, None)
+    model.user_defined_metadata.update(sorted(metadata.items()))
+    return model
+
+
+def save(model: Any, path: Path) -> None:
+    """Save an MLModel so that equal models give equal bytes.
+
+    coremltools names the package's items by random identifiers and protobuf orders maps as it likes.
+    """
+    with translated(f"saving {path.name}"):
+        model.save(str(path))
+        spec = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+        spec.write_bytes(model.get_spec().SerializeToString(deterministic=True))
+        manifest = path / "Manifest.json"
+        record = json.loads(manifest.read_text(encoding="utf-8"))
+        stable = {key: _identifier(entry["path"]) for key, entry in record["itemInfoEntries"].items()}
+        record["itemInfoEntries"] = {stable[k]: v for k, v in record["itemInfoEntries"].items()}
+        record["rootModelIdentifier"] = stable[record["rootModelIdentifier"]]
+        manifest.write_text(json.dumps(record, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _identifier(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"edgefit:{name}")).upper()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreMlSession:
+    """A package opened in Core ML on macOS, on the CPU; batches run sample by sample."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    engine: Any
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """Outputs for inputs [n, ...]."""
+        import numpy as np
+
+        parts: list[list[Any]] = [[] for _ in self.outputs]
+        for number in range(len(arrays[0])):
+            feed = {n: a[number : number + 1] for n, a in zip(self.inputs, arrays, strict=True)}
+            answer = self.engine.predict(feed)
+            for part, name in zip(parts, self.outputs, strict=True):
+                part.append(answer[name])
+        return tuple(np.concatenate(part) for part in parts)
+
+
+def open_file(path: Path) -> CoreMlSession:
+    """Open a package for running on macOS.
+
+    Raises:
+        InputError: coremltools is missing.
+        ConversionError: it is not a package that Core ML runs.
+    """
+    require(_PACKAGES, extra="coreml", purpose="running Core ML")
+    import coremltools as ct
+
+    if not path.is_dir():
+        raise ConversionError(f"no Core ML package at {path}")
+    with translated(f"opening {path.name} in Core ML"):
+        engine = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
+        spec = engine.get_spec()
+    return CoreMlSession(
+        inputs=tuple(entry.name for entry in spec.description.input),
+        outputs=tuple(entry.name for entry in spec.description.output),
+        engine=engine,
+    )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The package's user-defined metadata."""
+    require(_PACKAGES, extra="coreml", purpose="reading Core ML")
+    import coremltools as ct
+
+    with translated(f"reading {path.name}"):
+        spec = ct.utils.load_spec(str(path))
+    return dict(spec.description.metadata.userDefined)
+
+
+FORMAT: Final = Format(
+    name="coreml",
+    summary="Core ML for iPhone, iPad and Mac",
+    suffix=".mlpackage",
+    extra="coreml",
+    write=write,
+    open=open_file if _MACOS else None,
+    closed_because="" if _MACOS else "not executed on this machine: Core ML runs on macOS and iOS only",
+    packages=_PACKAGES,
+)
