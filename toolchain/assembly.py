@@ -15,6 +15,7 @@ from toolchain.contracts import Arrays, Format, Quantizer, Session
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
+from toolchain.program.lower import lower
 from toolchain.stages import Stages
 from toolchain.values import Artifact, Precision, Preprocessing, Program
 
@@ -95,7 +96,7 @@ def _stage(
     def make(folder: Path) -> None:
         path = folder / f"{program.name}{suffix}"
         if source is None:
-            artifact = form.write(program, path, material.metadata)
+            artifact = form.write(lower(program), path, material.metadata)
         else:
             quantizer = quantizers(format_name)[precision]
             artifact = quantizer.quantize(source, path, material.samples if quantizer.needs_data else None)

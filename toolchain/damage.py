@@ -1,8 +1,9 @@
-"""What removing things costs, in nats of the loss: measured once per channel group and residual block.
+"""What removing things costs, in nats: measured once per channel group and residual block.
 
 A criterion ranks the units within a group well but compares groups badly. Each group is therefore cut at
-one middle width, its batch-norm statistics are re-estimated, and the loss is measured; the criterion's curve
-is scaled to pass through that point. A block is dropped and measured the same way.
+one middle width, batch-norm statistics are re-estimated, and the divergence of its outputs from the
+original's is measured; the criterion's curve is scaled to pass through that point. A block is dropped and
+measured the same way.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from toolchain import registry
 from toolchain.contracts import Batch, Criterion, Evidence
 from toolchain.program.blocks import drop
-from toolchain.program.capture import switch
 from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Axis, kept_units, levels, width_axis
 from toolchain.resources import BLOCK, Shape
 from toolchain.run import Run
-from toolchain.train.distil import task_loss
-from toolchain.train.loop import reestimate_statistics
+from toolchain.train.distil import distillation_loss
+from toolchain.train.metric import program_runner
+from toolchain.train.statistics import reestimate_statistics
 from toolchain.values import Group, Program
 
 SCORED: Final = 512
@@ -60,14 +62,14 @@ def measure_damages(run: Run, shape: Shape) -> Damages:
         return Damages(criterion=name, scores=scores, scale={}, blocks={})
     with run.stage("Damage of removing each group and block", "plan"):
         judged = _spread(batch, JUDGED)
-        whole = loss_of(run.program, judged)
+        whole = outputs_of(run.program, judged)
         total, done = len(run.channels.groups) + len(shape.blocks), 0
         scale, gone = {}, {}
         for group in run.channels.groups:
             scale[group.name] = _scale(run, group, scores, judged, whole)
             run.progress.step(done := done + 1, total, group.name)
         for block in shape.blocks:
-            gone[block.name] = max(adapted_loss(drop(run.program, [block.name]), judged) - whole, LEAST)
+            gone[block.name] = divergence(drop(run.program, [block.name]), judged, whole)
             run.progress.step(done := done + 1, total, block.name)
     return Damages(criterion=name, scores=scores, scale=scale, blocks=gone)
 
@@ -82,20 +84,28 @@ def axes_of(run: Run, damages: Damages, align: int) -> tuple[Axis, ...]:
     return tuple(found)
 
 
-def loss_of(program: Program, batch: Batch) -> float:
-    """Mean task loss of the program on a batch of real samples."""
-    inputs, target = batch
+def outputs_of(program: Program, batch: Batch) -> tuple[Tensor, ...]:
+    """The program's outputs on the inputs of a batch."""
     with torch.no_grad():
-        return float(task_loss(switch(program, training=False)(*inputs), target))
+        return program_runner(program)(batch[0])
 
 
-def adapted_loss(program: Program, batch: Batch) -> float:
-    """The loss after batch-norm statistics were re-estimated on the same inputs."""
-    return loss_of(reestimate_statistics(program, (batch,)), batch)
+def divergence(program: Program, batch: Batch, original: tuple[Tensor, ...]) -> float:
+    """How far the program's outputs are from the original's after batch norm has adapted to the cut.
+
+    For classifiers the Kullback-Leibler divergence in nats, else the mean squared error.
+    """
+    adapted = reestimate_statistics(program, (batch,))
+    found = outputs_of(adapted, batch)
+    return max(float(distillation_loss(found, original, batch[1], temperature=1.0, weight=1.0)), LEAST)
 
 
 def _scale(
-    run: Run, group: Group, scores: Mapping[str, Sequence[float]], batch: Batch, whole: float
+    run: Run,
+    group: Group,
+    scores: Mapping[str, Sequence[float]],
+    batch: Batch,
+    whole: tuple[Tensor, ...],
 ) -> float:
     """Nats per unit of the criterion's score, from one cut to about half."""
     ladder = levels(group, 1)
@@ -103,7 +113,7 @@ def _scale(
     if middle == group.size:
         return 1.0
     keep = kept_units({group.name: scores[group.name]}, {group.name: middle})
-    nats = max(adapted_loss(apply(run.program, run.channels, keep), batch) - whole, LEAST)
+    nats = divergence(apply(run.program, run.channels, keep), batch, whole)
     lost = sum(sorted(scores[group.name])[: group.size - middle])
     return nats / lost if lost > 0 else 1.0
 

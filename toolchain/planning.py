@@ -26,7 +26,7 @@ from toolchain.resources import BLOCK, PlannedLatency, Shape, planned_latency, s
 from toolchain.run import Combination, Run, build_for, measure
 from toolchain.train.loop import reestimate_statistics
 from toolchain.train.metric import program_runner
-from toolchain.values import Channels, Estimate, Measurement, Precision, Program, PrunePlan
+from toolchain.values import Channels, Estimate, Measurement, Program, PrunePlan
 
 ROUNDS: Final = 3
 AIM: Final = 0.95
@@ -168,13 +168,14 @@ def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
 
 
 def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender, ...]:
-    """Per precision the fastest acceptable runtime, with its latency model."""
-    fastest: dict[Precision, Combination] = {}
-    for combination in sorted(baseline.measurements, key=lambda c: baseline.measurements[c].p50_ms):
-        if acceptable(run, baseline, combination):
-            fastest.setdefault(combination[1], combination)
+    """Every acceptable runtime and precision, with its latency model.
+
+    The runtime that is fastest on the original need not be fastest on what is left of it.
+    """
     found = []
-    for combination in fastest.values():
+    for combination in baseline.measurements:
+        if not acceptable(run, baseline, combination):
+            continue
         align = run.runtime(combination[0]).align
         model = None
         if run.request.budget.ms is not None:
@@ -239,7 +240,7 @@ def _on(run: Run, program: Program, batch: Batch) -> float:
     inputs, target = batch
     with torch.no_grad():
         outputs = program_runner(program)(inputs)
-    return run.metric.of(outputs, target)
+    return run.metric.mean(outputs, target)
 
 
 def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) -> PrunePlan:
