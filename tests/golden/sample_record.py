@@ -1,4 +1,4 @@
-"""A report record such as a compress run writes, built from fixed numbers; samples from a seeded generator."""
+"""A report record such as a compress run writes: fixed numbers, samples from a seeded generator."""
 
 import copy
 import random
@@ -156,7 +156,14 @@ RECORD = {
         "cost": {"macs": 18213000, "params": 140200, "weight_bytes": 560800, "neurons": 121000},
         "artifacts": [
             artifact(
-                "resnet20.onnx", SLIM, "onnx", "fp32", 590100, runtime="onnxruntime", metric=87.4, chosen=False
+                "resnet20.onnx",
+                SLIM,
+                "onnx",
+                "fp32",
+                590100,
+                runtime="onnxruntime",
+                metric=87.4,
+                chosen=False,
             ),
             artifact(
                 "resnet20.int8.onnx",

@@ -1,0 +1,135 @@
+"""Flags to requests: defaults, every field, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from toolchain.errors import InputError
+from toolchain.flags import COMMANDS, parser_for, request_of
+from toolchain.values import Budget, Preprocessing, Request, Training
+
+
+def parse(line, command="compress"):
+    return request_of(parser_for(command, command).read(line.split()), command)
+
+
+def test_defaults_are_those_of_the_values():
+    request = parse("model.pt2 --budget-ms 5")
+    assert request == Request(
+        model=Path("model.pt2"), target="host", out=Path("model-compressed"), budget=Budget(ms=5.0)
+    )
+
+
+EVERY_FLAG = (
+    "m.pt2 --target board --budget-ms 1.5 --budget-mb 2 --budget-macs 20M --budget-params 250k "
+    "--budget-neurons 1.5G --max-drop 0 --data d --mean 0.1,0.2 --std 0.3,0.4 --resize 8,16 --metric a.b:c "
+    "--arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle --criterion random "
+    "--runtime litert --precision int8 --formats onnx,tflite --epochs 7 --lr 0.5 --batch-size 9 "
+    "--temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 --out here --resume --finish"
+)
+
+
+def test_every_field_of_the_request_can_be_set():
+    request = parse(EVERY_FLAG)
+    assert request == Request(
+        model=Path("m.pt2"),
+        target="board",
+        out=Path("here"),
+        budget=Budget(ms=1.5, mb=2.0, macs=20_000_000, params=250_000, neurons=1_500_000_000, max_drop=0.0),
+        data="d",
+        preprocessing=Preprocessing(
+            mean=(0.1, 0.2), std=(0.3, 0.4), resize=(8, 16), source="given by --mean and --std"
+        ),
+        metric="a.b:c",
+        arch="p.q:r",
+        input_shape=((1, 3, 32, 32), (1, 4)),
+        trust_pickle=True,
+        criterion="random",
+        runtime="litert",
+        precisions=("int8",),
+        formats=("onnx", "tflite"),
+        training=Training(
+            epochs=7, lr=0.5, batch_size=9, temperature=2.0, distil_weight=0.3, augment=False, seed=11
+        ),
+        threads=3,
+        seed=11,
+        resume=True,
+        finish=True,
+    )
+    plain = parse("m.pt2 --budget-ms 1")
+    same = {f.name for f in dataclasses.fields(Request) if getattr(request, f.name) == getattr(plain, f.name)}
+    assert same == {"model", "plan"}
+
+
+def test_plan_can_be_applied_without_a_budget():
+    request = parse("m.pt2 --apply p.json", "plan")
+    assert (request.plan, request.out) == (Path("p.json"), Path("m-compressed"))
+    assert request.formats == ("onnx", "coreml", "tflite")
+    assert parse("m.pt2 --budget-ms 1", "plan").out == Path("m-plan")
+
+
+def test_bench_and_inspect_need_no_budget():
+    assert parse("m.pt2 --data d", "bench").budget == Budget()
+    assert parse("m.pt2 --input-shape 1,2", "inspect").input_shape == ((1, 2),)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("m.pt2", "no budget given"),
+        ("m.pt2 --max-drop 1", "no budget given"),
+        ("", "required: model"),
+        ("m.pt2 --budget-ms -1", "--budget-ms: '-1' is not a number above zero"),
+        ("m.pt2 --budget-ms 0", "--budget-ms"),
+        ("m.pt2 --budget-ms nan", "--budget-ms"),
+        ("m.pt2 --budget-ms inf", "--budget-ms"),
+        ("m.pt2 --budget-ms five", "--budget-ms"),
+        ("m.pt2 --budget-ms", "--budget-ms"),
+        ("m.pt2 --budget-mb -2", "--budget-mb"),
+        ("m.pt2 --budget-macs 20X", "--budget-macs"),
+        ("m.pt2 --budget-macs 0M", "--budget-macs"),
+        ("m.pt2 --budget-params -3", "--budget-params"),
+        ("m.pt2 --budget-params 1e400", "--budget-params"),
+        ("m.pt2 --budget-ms 1 --max-drop -1", "--max-drop"),
+        ("m.pt2 --budget-ms 1 --precision fp33", "'fp33' is not one of"),
+        ("m.pt2 --budget-ms 1 --formats ,", "--formats"),
+        ("m.pt2 --budget-ms 1 --input-shape 1,3,x", "--input-shape"),
+        ("m.pt2 --budget-ms 1 --input-shape 1,,3", "--input-shape"),
+        ("m.pt2 --budget-ms 1 --input-shape 1,0,3", "--input-shape"),
+        ("m.pt2 --budget-ms 1 --epochs -1", "--epochs"),
+        ("m.pt2 --budget-ms 1 --epochs 1.5", "--epochs"),
+        ("m.pt2 --budget-ms 1 --lr 0", "--lr"),
+        ("m.pt2 --budget-ms 1 --batch-size 0", "--batch-size"),
+        ("m.pt2 --budget-ms 1 --temperature 0", "--temperature"),
+        ("m.pt2 --budget-ms 1 --distil-weight 1.1", "--distil-weight"),
+        ("m.pt2 --budget-ms 1 --threads 0", "--threads"),
+        ("m.pt2 --budget-ms 1 --seed -1", "--seed"),
+        ("m.pt2 --budget-ms 1 --data d --std 0,1,1", "--std"),
+        ("m.pt2 --budget-ms 1 --data d --mean 0,0 --std 1,1,1", "--mean has 2 values and --std has 3"),
+        ("m.pt2 --budget-ms 1 --data d --resize 1,2,3", "--resize"),
+        ("m.pt2 --budget-ms 1 --mean 0,0,0", "there is no --data"),
+        ("m.pt2 --budget-m 1", "unknown argument '--budget-m'"),
+        ("m.pt2 n.pt2 --budget-ms 1", "unknown argument 'n.pt2'"),
+    ],
+)
+def test_refused_with_the_flag_named(line, said):
+    with pytest.raises(InputError) as caught:
+        parse(line)
+    assert said in caught.value.message
+
+
+def test_a_misspelt_flag_gets_a_suggestion():
+    with pytest.raises(InputError) as caught:
+        parse("m.pt2 --bugdet-ms 1")
+    assert "did you mean --budget-ms?" in caught.value.hint
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_and_exit_codes(command, capsys):
+    with pytest.raises(SystemExit):
+        parser_for(command, f"edgefit {command}").read(["--help"])
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "exit codes:" in text
+    assert max(map(len, text.splitlines())) <= 110
