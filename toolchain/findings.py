@@ -12,8 +12,8 @@ from typing import Any, Final
 from toolchain import __version__
 from toolchain.assembly import Kind
 from toolchain.baseline import Baseline
+from toolchain.closing import Choice
 from toolchain.plain import to_plain
-from toolchain.planning import Choice
 from toolchain.program.capture import fingerprint
 from toolchain.program.cost import layers
 from toolchain.proof import Proof, kind_of

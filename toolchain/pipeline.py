@@ -15,12 +15,13 @@ from typing import Any, Final
 from toolchain import findings, registry
 from toolchain.assembly import Material, copy_file, metadata, require_formats
 from toolchain.baseline import Baseline, combinations, measure_baseline
+from toolchain.closing import Choice, close_loop_again
 from toolchain.contracts import Data, Device, Progress, Silent, Target
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError
 from toolchain.load import load
 from toolchain.plain import to_plain
-from toolchain.planning import Choice, close_loop_again, decide, replay
+from toolchain.planning import decide, replay
 from toolchain.program.capture import fingerprint
 from toolchain.program.channels import analyse
 from toolchain.program.cost import cost

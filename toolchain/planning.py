@@ -1,83 +1,30 @@
-"""Deciding: the contenders (runtime x precision), and the plan that holds the budget.
-
-Latency depends on widths, not on weights: the loop "plan, export, measure, correct the model, plan again"
-therefore runs before any fine-tuning, at most `ROUNDS` times.
-"""
+"""Deciding: which runtime, which precision, and the plan that holds the budget with the least damage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from toolchain.baseline import Baseline, acceptable
-from toolchain.contracts import Batch, Sampling
-from toolchain.damage import Damages, axes_of, measure_damages
-from toolchain.errors import BudgetError, InputError
-from toolchain.program.blocks import drop
+from toolchain.closing import Choice, close_loop
+from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce
+from toolchain.contracts import Batch
+from toolchain.damage import axes_of, measure_damages
+from toolchain.errors import InputError
 from toolchain.program.capture import fingerprint
-from toolchain.program.rewrite import apply
-from toolchain.prune.plan import Limit, Solution, kept_units, solve
+from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, read_plan
-from toolchain.resources import BLOCK, PlannedLatency, Shape, planned_latency, shape_of
-from toolchain.run import Combination, Run, build_for, measure
-from toolchain.train.loop import reestimate_statistics
+from toolchain.resources import planned_latency, shape_of
+from toolchain.run import Run
 from toolchain.train.metric import program_runner
-from toolchain.values import Channels, Estimate, Measurement, Program, PrunePlan
+from toolchain.train.statistics import reestimate_statistics
+from toolchain.values import Program, PrunePlan
 
-ROUNDS: Final = 3
-AIM: Final = 0.95
-"""Share of the budget that is planned for: room for the prediction's error and the interval's width."""
-SPARE: Final = 0.85
-"""A measured network under this share of the budget was cut too much: plan again with the corrected model."""
-ROUND: Final = Sampling(trials=6, runs=50, trial_seconds=0.3)
 JUDGED: Final = 1024
 """Training samples on which candidates are compared."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """One runtime and precision with its latency model (None when no latency is asked for)."""
-
-    combination: Combination
-    align: int
-    model: PlannedLatency | None
-    drop: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What all contenders are planned on: the network's shape and the damage of removing its parts."""
-
-    shape: Shape
-    damages: Damages
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """One turn of the closed loop: what was predicted, what was measured, what followed."""
-
-    number: int
-    estimate_ms: float | None
-    measured: Measurement | None
-    decision: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The plan decided on, the program it gives, and how the decision came about."""
-
-    plan: PrunePlan
-    program: Program
-    combination: Combination
-    reason: str
-    candidates: tuple[Mapping[str, object], ...]
-    rounds: tuple[Round, ...] = ()
-    contender: Contender | None = None
-    ground: Ground | None = None
 
 
 def decide(run: Run, baseline: Baseline) -> Choice:
@@ -187,38 +134,6 @@ def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender
     return tuple(found)
 
 
-def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:
-    """Solve for the contender under the request's budget."""
-    with run.stage("Solving for the budget", "plan"):
-        return solve(axes_of(run, ground.damages, contender.align), limits(run, contender, ground.shape))
-
-
-def limits(run: Run, contender: Contender, shape: Shape) -> tuple[Limit, ...]:
-    """The request's budget as limits on counts; time and file size with room for the prediction's error."""
-    budget = run.request.budget
-    found: list[Limit] = []
-    if budget.ms is not None and contender.model is not None:
-        found.append(Limit(name="ms", limit=budget.ms * AIM, amount=contender.model.ms_of_counts))
-    if budget.mb is not None:
-        per_weight = 1.0 if contender.combination[1] == "int8" else 4.0
-        found.append(
-            Limit(name="mb", limit=budget.mb * AIM, amount=lambda c: shape.cost(c).params * per_weight / 1e6)
-        )
-    if budget.macs is not None:
-        found.append(Limit(name="macs", limit=budget.macs, amount=lambda c: shape.cost(c).macs))
-    if budget.params is not None:
-        found.append(Limit(name="params", limit=budget.params, amount=lambda c: shape.cost(c).params))
-    if budget.neurons is not None:
-        found.append(Limit(name="neurons", limit=budget.neurons, amount=lambda c: shape.cost(c).neurons))
-    return tuple(found)
-
-
-def reduce(program: Program, channels: Channels, plan: PrunePlan) -> Program:
-    """The program that a plan describes: channels cut, then blocks dropped."""
-    cut = apply(program, channels, plan.keep) if plan.keep else program
-    return drop(cut, plan.dropped)
-
-
 def _damage(run: Run, contender: Contender, solution: Solution, ground: Ground) -> float:
     """Points lost by the pruned network before any fine-tuning, plus what its precision costs.
 
@@ -241,139 +156,6 @@ def _on(run: Run, program: Program, batch: Batch) -> float:
     with torch.no_grad():
         outputs = program_runner(program)(inputs)
     return run.metric.mean(outputs, target)
-
-
-def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) -> PrunePlan:
-    """The solution as a plan that can be saved and replayed."""
-    dropped = tuple(b.name for b in ground.shape.blocks if solution.counts.get(BLOCK + b.name, 1) == 0)
-    ms, estimate = solution.amounts.get("ms"), None
-    if ms is not None:
-        source = f"layer timings of {' '.join(contender.combination)} on {run.target.name}"
-        estimate = Estimate(ms=ms, source=source)
-    return PrunePlan(
-        program=fingerprint(run.program),
-        criterion=ground.damages.criterion,
-        keep=kept_units(ground.damages.scores, solution.counts),
-        dropped=dropped,
-        runtime=contender.combination[0],
-        precision=contender.combination[1],
-        estimate=estimate,
-        cost=ground.shape.cost(solution.counts),
-        damage=solution.damage,
-        seed=run.request.seed,
-    )
-
-
-def close_loop(
-    run: Run,
-    contender: Contender,
-    ground: Ground,
-    *,
-    reason: str,
-    candidates: tuple[Mapping[str, object], ...],
-) -> Choice:
-    """Plan, export, measure; correct the model and plan again while the measurement says so.
-
-    Raises:
-        BudgetError: no measured network held the budget within `ROUNDS` rounds.
-    """
-    rounds: list[Round] = []
-    tried: list[tuple[Measurement, PrunePlan, Program]] = []
-    limit = run.request.budget.ms
-    for number in range(1, ROUNDS + 1):
-        solution = plan_under(run, contender, ground)
-        plan = as_plan(run, contender, solution, ground)
-        program = reduce(run.program, run.channels, plan)
-        if contender.model is None or limit is None:
-            if not solution.feasible:
-                raise _unreachable(run, plan, None)
-            return Choice(
-                plan=plan,
-                program=program,
-                combination=contender.combination,
-                reason=reason,
-                candidates=candidates,
-            )
-        if any(_same(plan, other) for _, other, _ in tried):
-            break
-        measured = _round_measurement(run, contender, program, number)
-        tried.append((measured, plan, program))
-        contender = replace(contender, model=contender.model.corrected(solution.counts, measured.p50_ms))
-        decision, done = _decision(measured, limit, solution)
-        rounds.append(
-            Round(number=number, estimate_ms=solution.amounts["ms"], measured=measured, decision=decision)
-        )
-        if done:
-            break
-    held = [entry for entry in tried if limit is not None and entry[0].p50_high_ms <= limit]
-    if not held:
-        nearest = min(tried, key=lambda entry: entry[0].p50_ms)
-        raise _unreachable(run, nearest[1], nearest[0].p50_ms)
-    _, plan, program = min(held, key=lambda entry: entry[1].damage)
-    return Choice(
-        plan=plan,
-        program=program,
-        combination=contender.combination,
-        reason=reason,
-        candidates=candidates,
-        rounds=tuple(rounds),
-        contender=contender,
-        ground=ground,
-    )
-
-
-def _decision(measured: Measurement, limit: float, solution: Solution) -> tuple[str, bool]:
-    """What a round's measurement means, and whether planning ends with it."""
-    if measured.p50_high_ms > limit:
-        if solution.feasible:
-            return "over: plan again", False
-        return "over, and nothing smaller is left", True
-    if measured.p50_ms < SPARE * limit and solution.counts:
-        return "held with room: plan again", False
-    return "held", True
-
-
-def _same(plan: PrunePlan, other: PrunePlan) -> bool:
-    return plan.keep == other.keep and plan.dropped == other.dropped
-
-
-def _round_measurement(run: Run, contender: Contender, program: Program, number: int) -> Measurement:
-    with run.stage(f"Files of the candidate (round {number})", "export"):
-        artifact = build_for(run, program, [contender.combination])[contender.combination]
-    with run.stage(f"Latency of the candidate (round {number})", "measure"):
-        return measure(run, [artifact], ROUND)[0]
-
-
-def _unreachable(run: Run, plan: PrunePlan, measured_ms: float | None) -> BudgetError:
-    budget = run.request.budget
-    if measured_ms is not None:
-        message = (
-            f"budget {budget.ms:g} ms not reached on {run.target.name}: the best plan measures "
-            f"{measured_ms:.4f} ms ({plan.runtime}, {plan.precision})"
-        )
-    else:
-        message = f"budget not reached: the smallest network considered still needs {plan.cost}"
-    return BudgetError(
-        message, hint="raise the budget, or allow more: --precision fp32,int8, --runtime auto", plan=plan
-    )
-
-
-def close_loop_again(run: Run, choice: Choice, measured_ms: float) -> Choice | None:
-    """After a final measurement over the budget: correct the model by it and close the loop anew.
-
-    None when the choice was not planned here (nothing to correct).
-
-    Raises:
-        BudgetError: the corrected model finds no way.
-    """
-    contender = choice.contender
-    if contender is None or contender.model is None or choice.ground is None:
-        return None
-    counts = {name: len(units) for name, units in choice.plan.keep.items()}
-    counts |= {BLOCK + name: 0 for name in choice.plan.dropped}
-    contender = replace(contender, model=contender.model.corrected(counts, measured_ms))
-    again = close_loop(run, contender, choice.ground, reason=choice.reason, candidates=choice.candidates)
-    return replace(again, rounds=(*choice.rounds, *again.rounds))
 
 
 def replay(run: Run, path: Path) -> Choice:

@@ -8,9 +8,9 @@ from typing import Final
 
 from toolchain.assembly import FLOAT_OF, Kind, build, open_session, quantizers, runner
 from toolchain.baseline import Baseline
+from toolchain.closing import Choice
 from toolchain.contracts import Sampling
 from toolchain.latency.statistics import verdict
-from toolchain.planning import Choice
 from toolchain.program.capture import example_inputs, fingerprint
 from toolchain.program.cost import cost
 from toolchain.run import Combination, Run, measure, remembered_score

@@ -1,0 +1,159 @@
+"""The closed loop: plan, export, measure; correct the latency model and plan again.
+
+Latency depends on widths, not on weights: the loop runs before any fine-tuning, at most `ROUNDS` times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce
+from toolchain.contracts import Sampling
+from toolchain.errors import BudgetError
+from toolchain.prune.plan import Solution
+from toolchain.resources import BLOCK
+from toolchain.run import Combination, Run, build_for, measure
+from toolchain.values import Measurement, Program, PrunePlan
+
+ROUNDS: Final = 3
+SPARE: Final = 0.85
+"""A measured network under this share of the budget was cut too much: plan again with the corrected model."""
+ROUND: Final = Sampling(trials=6, runs=50, trial_seconds=0.3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One turn of the closed loop: what was predicted, what was measured, what followed."""
+
+    number: int
+    estimate_ms: float | None
+    measured: Measurement | None
+    decision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The plan decided on, the program it gives, and how the decision came about."""
+
+    plan: PrunePlan
+    program: Program
+    combination: Combination
+    reason: str
+    candidates: tuple[Mapping[str, object], ...]
+    rounds: tuple[Round, ...] = ()
+    contender: Contender | None = None
+    ground: Ground | None = None
+
+
+def close_loop(
+    run: Run,
+    contender: Contender,
+    ground: Ground,
+    *,
+    reason: str,
+    candidates: tuple[Mapping[str, object], ...],
+) -> Choice:
+    """Plan, export, measure; correct the model and plan again while the measurement says so.
+
+    Raises:
+        BudgetError: no measured network held the budget within `ROUNDS` rounds.
+    """
+    rounds: list[Round] = []
+    tried: list[tuple[Measurement, PrunePlan, Program]] = []
+    limit = run.request.budget.ms
+    for number in range(1, ROUNDS + 1):
+        solution = plan_under(run, contender, ground)
+        plan = as_plan(run, contender, solution, ground)
+        program = reduce(run.program, run.channels, plan)
+        if contender.model is None or limit is None:
+            if not solution.feasible:
+                raise _unreachable(run, plan, None)
+            return Choice(
+                plan=plan,
+                program=program,
+                combination=contender.combination,
+                reason=reason,
+                candidates=candidates,
+            )
+        if any(_same(plan, other) for _, other, _ in tried):
+            break
+        measured = _round_measurement(run, contender, program, number)
+        tried.append((measured, plan, program))
+        contender = replace(contender, model=contender.model.corrected(solution.counts, measured.p50_ms))
+        decision, done = _decision(measured, limit, solution)
+        rounds.append(
+            Round(number=number, estimate_ms=solution.amounts["ms"], measured=measured, decision=decision)
+        )
+        if done:
+            break
+    held = [entry for entry in tried if limit is not None and entry[0].p50_high_ms <= limit]
+    if not held:
+        nearest = min(tried, key=lambda entry: entry[0].p50_ms)
+        raise _unreachable(run, nearest[1], nearest[0].p50_ms)
+    _, plan, program = min(held, key=lambda entry: entry[1].damage)
+    return Choice(
+        plan=plan,
+        program=program,
+        combination=contender.combination,
+        reason=reason,
+        candidates=candidates,
+        rounds=tuple(rounds),
+        contender=contender,
+        ground=ground,
+    )
+
+
+def close_loop_again(run: Run, choice: Choice, measured_ms: float) -> Choice | None:
+    """After a final measurement over the budget: correct the model by it and close the loop anew.
+
+    None when the choice was not planned here (nothing to correct).
+
+    Raises:
+        BudgetError: the corrected model finds no way.
+    """
+    contender = choice.contender
+    if contender is None or contender.model is None or choice.ground is None:
+        return None
+    counts = {name: len(units) for name, units in choice.plan.keep.items()}
+    counts |= {BLOCK + name: 0 for name in choice.plan.dropped}
+    contender = replace(contender, model=contender.model.corrected(counts, measured_ms))
+    again = close_loop(run, contender, choice.ground, reason=choice.reason, candidates=choice.candidates)
+    return replace(again, rounds=(*choice.rounds, *again.rounds))
+
+
+def _decision(measured: Measurement, limit: float, solution: Solution) -> tuple[str, bool]:
+    """What a round's measurement means, and whether planning ends with it."""
+    if measured.p50_high_ms > limit:
+        if solution.feasible:
+            return "over: plan again", False
+        return "over, and nothing smaller is left", True
+    if measured.p50_ms < SPARE * limit and solution.counts:
+        return "held with room: plan again", False
+    return "held", True
+
+
+def _same(plan: PrunePlan, other: PrunePlan) -> bool:
+    return plan.keep == other.keep and plan.dropped == other.dropped
+
+
+def _round_measurement(run: Run, contender: Contender, program: Program, number: int) -> Measurement:
+    with run.stage(f"Files of the candidate (round {number})", "export"):
+        artifact = build_for(run, program, [contender.combination])[contender.combination]
+    with run.stage(f"Latency of the candidate (round {number})", "measure"):
+        return measure(run, [artifact], ROUND)[0]
+
+
+def _unreachable(run: Run, plan: PrunePlan, measured_ms: float | None) -> BudgetError:
+    budget = run.request.budget
+    if measured_ms is not None:
+        message = (
+            f"budget {budget.ms:g} ms not reached on {run.target.name}: the best plan measures "
+            f"{measured_ms:.4f} ms ({plan.runtime}, {plan.precision})"
+        )
+    else:
+        message = f"budget not reached: the smallest network considered still needs {plan.cost}"
+    return BudgetError(
+        message, hint="raise the budget, or allow more: --precision fp32,int8, --runtime auto", plan=plan
+    )

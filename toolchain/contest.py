@@ -1,0 +1,89 @@
+"""One contender (a runtime and a precision) against the budget: its limits, its solution, its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from toolchain.damage import Damages, axes_of
+from toolchain.program.blocks import drop
+from toolchain.program.capture import fingerprint
+from toolchain.program.rewrite import apply
+from toolchain.prune.plan import Limit, Solution, kept_units, solve
+from toolchain.resources import BLOCK, PlannedLatency, Shape
+from toolchain.run import Combination, Run
+from toolchain.values import Channels, Estimate, Program, PrunePlan
+
+AIM: Final = 0.95
+"""Share of the budget that is planned for: room for the prediction's error and the interval's width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One runtime and precision with its latency model (None when no latency is asked for)."""
+
+    combination: Combination
+    align: int
+    model: PlannedLatency | None
+    drop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all contenders are planned on: the network's shape and the damage of removing its parts."""
+
+    shape: Shape
+    damages: Damages
+
+
+def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:
+    """Solve for the contender under the request's budget."""
+    with run.stage("Solving for the budget", "plan"):
+        return solve(axes_of(run, ground.damages, contender.align), limits(run, contender, ground.shape))
+
+
+def limits(run: Run, contender: Contender, shape: Shape) -> tuple[Limit, ...]:
+    """The request's budget as limits on counts; time and file size with room for the prediction's error."""
+    budget = run.request.budget
+    found: list[Limit] = []
+    if budget.ms is not None and contender.model is not None:
+        found.append(Limit(name="ms", limit=budget.ms * AIM, amount=contender.model.ms_of_counts))
+    if budget.mb is not None:
+        per_weight = 1.0 if contender.combination[1] == "int8" else 4.0
+        found.append(
+            Limit(name="mb", limit=budget.mb * AIM, amount=lambda c: shape.cost(c).params * per_weight / 1e6)
+        )
+    if budget.macs is not None:
+        found.append(Limit(name="macs", limit=budget.macs, amount=lambda c: shape.cost(c).macs))
+    if budget.params is not None:
+        found.append(Limit(name="params", limit=budget.params, amount=lambda c: shape.cost(c).params))
+    if budget.neurons is not None:
+        found.append(Limit(name="neurons", limit=budget.neurons, amount=lambda c: shape.cost(c).neurons))
+    return tuple(found)
+
+
+def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) -> PrunePlan:
+    """The solution as a plan that can be saved and replayed."""
+    dropped = tuple(b.name for b in ground.shape.blocks if solution.counts.get(BLOCK + b.name, 1) == 0)
+    ms, estimate = solution.amounts.get("ms"), None
+    if ms is not None:
+        source = f"layer timings of {' '.join(contender.combination)} on {run.target.name}"
+        estimate = Estimate(ms=ms, source=source)
+    return PrunePlan(
+        program=fingerprint(run.program),
+        criterion=ground.damages.criterion,
+        keep=kept_units(ground.damages.scores, solution.counts),
+        dropped=dropped,
+        runtime=contender.combination[0],
+        precision=contender.combination[1],
+        estimate=estimate,
+        cost=ground.shape.cost(solution.counts),
+        damage=solution.damage,
+        seed=run.request.seed,
+    )
+
+
+def reduce(program: Program, channels: Channels, plan: PrunePlan) -> Program:
+    """The program that a plan describes: channels cut, then blocks dropped."""
+    cut = apply(program, channels, plan.keep) if plan.keep else program
+    return drop(cut, plan.dropped)
