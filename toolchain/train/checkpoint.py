@@ -1,0 +1,102 @@
+"""The state of a fine-tuning run between epochs, on disk: written atomically, read without pickle code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from toolchain.contracts import Data
+from toolchain.errors import InputError
+from toolchain.program.capture import fingerprint
+from toolchain.train.metric import Metric
+from toolchain.values import Program, Training
+
+_FILE: Final = "checkpoint.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One finished epoch: mean training loss, validation metric, last learning rate, wall-clock seconds."""
+
+    number: int
+    loss: float
+    metric: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """After `len(history)` epochs: the latest and the best weights, and the optimizer."""
+
+    history: tuple[Epoch, ...]
+    weights: Mapping[str, Tensor]
+    optimizer: dict[str, Any]
+    best: Mapping[str, Tensor]
+    best_value: float
+    best_epoch: int
+
+
+def run_key(program: Program, teacher: Program | None, data: Data, metric: Metric, training: Training) -> str:
+    """What a checkpoint belongs to: continuing with anything else would mix two runs."""
+    original = "" if teacher is None else fingerprint(teacher)
+    parts = [fingerprint(program), original, data.fingerprint(), metric.name, repr(training)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def write_checkpoint(folder: Path, key: str, state: Checkpoint) -> None:
+    """Replace the folder's checkpoint; a half-written one is never seen."""
+    content = {
+        "key": key,
+        "history": [asdict(epoch) for epoch in state.history],
+        "weights": dict(state.weights),
+        "optimizer": state.optimizer,
+        "best": dict(state.best),
+        "best_value": state.best_value,
+        "best_epoch": state.best_epoch,
+    }
+    path = folder / _FILE
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"cannot write the checkpoint {path}: {error}", hint="free some space, or choose another --out"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_checkpoint(folder: Path, key: str) -> Checkpoint | None:
+    """The folder's checkpoint; None where there is none.
+
+    Raises:
+        InputError: unreadable, or of a run with another network, data or settings.
+    """
+    path = folder / _FILE
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        history = tuple(Epoch(**epoch) for epoch in content["history"])
+        state = Checkpoint(history=history, **{k: content[k] for k in _KEPT})
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"cannot read the checkpoint {path}", hint="delete it to start again") from error
+    if content["key"] != key:
+        raise InputError(
+            f"the checkpoint {path} belongs to another network, data or settings",
+            hint="delete it, or repeat the flags of the interrupted run",
+        )
+    return state
+
+
+_KEPT: Final = ("weights", "optimizer", "best", "best_value", "best_epoch")
