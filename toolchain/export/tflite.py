@@ -109,7 +109,7 @@ class LiteRtSession:
         parts: list[list[Any]] = [[] for _ in out]
         for start in range(0, len(arrays[0]), size):
             for detail, array in zip(into, arrays, strict=True):
-                value = np.ascontiguousarray(array[start : start + size], dtype=detail["dtype"])
+                value = array[start : start + size].astype(detail["dtype"], order="C", casting="same_kind")
                 self.engine.set_tensor(detail["index"], value)
             self.engine.invoke()
             for part, detail in zip(parts, out, strict=True):

@@ -1,0 +1,101 @@
+"""ONNX int8 by ONNX Runtime's own static quantizer: uint8 activations, int8 weights per output channel."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from toolchain.artifacts import deliver
+from toolchain.contracts import Quantizer
+from toolchain.errors import InputError
+from toolchain.foreign import require, translated
+from toolchain.values import Artifact
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Arrays
+
+BATCH: Final = 32
+"""Calibration samples per run: ONNX Runtime keeps every activation of a run in memory."""
+
+
+def quantize(source: Artifact, path: Path, samples: Sequence[Arrays] | None) -> Artifact:
+    """Write an int8 file in QDQ form.
+
+    uint8 activations with symmetric int8 weights run about 2.5 times as fast as int8 with int8 on x86: its
+    integer dot product takes unsigned by signed.
+
+    Raises:
+        InputError: packages or calibration samples are missing, or the disk refuses.
+        ConversionError: the quantizer cannot treat the file.
+    """
+    require(("onnx", "onnxruntime"), extra="onnx", purpose="quantizing ONNX")
+    if not samples:
+        raise InputError("int8 needs calibration samples", hint="give --data, or leave int8 out")
+    with translated(f"quantization of {source.path.name}"), tempfile.TemporaryDirectory() as scratch:
+        content = _quantized(source.path, Path(scratch) / "int8.onnx", samples)
+    return deliver(
+        path,
+        lambda partial: _save(partial, content),
+        format_name="onnx",
+        runtime="onnxruntime",
+        precision="int8",
+    )
+
+
+def _save(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _quantized(source: Path, scratch: Path, samples: Sequence[Arrays]) -> bytes:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    model = onnx.load(source)
+    quantize_static(
+        model,
+        scratch,
+        _Reader([value.name for value in model.graph.input], samples, _batch(model)),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+    )
+    made = onnx.load(scratch)
+    del made.metadata_props[:]
+    made.metadata_props.extend(model.metadata_props)
+    return bytes(made.SerializeToString(deterministic=True))
+
+
+def _batch(model: Any) -> int:
+    """The file's fixed batch, or BATCH where it is dynamic."""
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    return int(shape[0].dim_value) or BATCH if shape else 1
+
+
+class _Reader:
+    """Calibration samples as ONNX Runtime wants them: a feed at a time, then None."""
+
+    def __init__(self, names: Sequence[str], samples: Sequence[Arrays], batch: int) -> None:
+        self._feeds: Iterator[dict[str, Any]] = _feeds(names, samples, batch)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next feed."""
+        return next(self._feeds, None)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self._feeds
+
+
+def _feeds(names: Sequence[str], samples: Sequence[Arrays], batch: int) -> Iterator[dict[str, Any]]:
+    for arrays in samples:
+        for start in range(0, len(arrays[0]) - batch + 1 or 1, batch):
+            yield dict(zip(names, (a[start : start + batch] for a in arrays), strict=True))
+
+
+QUANTIZER: Final = Quantizer(
+    name="onnx-int8", format="onnx", precision="int8", needs_data=True, quantize=quantize
+)
