@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -97,7 +97,7 @@ def progress_on(stream: TextIO, *, quiet: bool) -> Iterator[Progress]:
 def only_ours(*, debug: bool) -> Iterator[TextIO]:
     """The user's stderr; meanwhile everything that libraries and their C++ parts print is swallowed.
 
-    File descriptors 1 and 2 point to a temporary file, for MLIR and absl write past `sys.stderr`.
+    File descriptors 1 and 2 point to the null device, for MLIR and absl write past `sys.stderr`.
     With `debug` nothing is swallowed.
     """
     if debug:
@@ -108,13 +108,19 @@ def only_ours(*, debug: bool) -> Iterator[TextIO]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         visible = stack.enter_context(_second_handle(sys.stderr))
-        sink = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+        sink = _nowhere()
         sys.stdout.flush()
         sys.stderr.flush()
         stack.enter_context(_descriptors_to(sink.fileno()))
         stack.enter_context(contextlib.redirect_stdout(sink))
         stack.enter_context(contextlib.redirect_stderr(sink))
         yield visible
+
+
+@functools.cache
+def _nowhere() -> TextIO:
+    """The null device, open until the process ends: log handlers made meanwhile keep writing to it."""
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 @contextlib.contextmanager
