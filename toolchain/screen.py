@@ -120,7 +120,7 @@ def only_ours(*, debug: bool) -> Iterator[TextIO]:
 @functools.cache
 def _nowhere() -> TextIO:
     """The null device, open until the process ends: log handlers made meanwhile keep writing to it."""
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
 
 @contextlib.contextmanager
