@@ -14,7 +14,7 @@ from toolchain.errors import DeviceError
 from toolchain.values import Layer, Precision
 
 SESSIONS: Final = 3
-RUNS: Final = 80
+RUNS: Final = 50
 SECONDS: Final = 0.5
 # Layers side by side in one file: few enough that their weights do not fill the memory.
 _TOGETHER, _TOGETHER_BYTES = 48, 2**26

@@ -39,7 +39,7 @@ def test_every_target_keeps_the_contract(name: str) -> None:
     try:
         device = target.connect()
     except DeviceError as error:
-        assert error.hint
+        assert error.hint  # noqa: PT017 - a target that is not there is allowed, if it says what to do
         return
     conditions = device.conditions(target.runtimes[0], 1)
     assert conditions.device == name

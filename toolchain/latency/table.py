@@ -22,7 +22,10 @@ from toolchain.errors import InputError
 from toolchain.values import Layer, Precision
 
 VERSION: Final = 1
-POINTS: Final = 8
+POINTS: Final = 16
+# Shorter layers are timed too coarsely to tell a drift of the clock; a clock does not drift by more than this.
+RESOLUTION_MS: Final = 0.002
+DRIFT: Final = 1.5
 
 
 class Sizes(NamedTuple):
@@ -104,16 +107,19 @@ def is_depthwise(layer: Layer) -> bool:
 def grid(full: int, align: int, points: int = POINTS) -> tuple[int, ...]:
     """Ascending widths at which to time an axis of `full` channels: multiples of `align`, and `full`.
 
-    All multiples where they are few; else about `points` of them in a geometric row. Widths too small for
-    the alignment step by half of it, as the planner's do.
+    All multiples where they are at most `points`. Else those up to four steps, then 2, 3, 4, 6, 8, 12 ...
+    times four steps: kernels take channels in blocks, and the relative distance stays alike. Widths too
+    small for the alignment step by half of it, as the planner's do.
     """
     step = max(1, align)
     while step > 1 and full < 2 * step:
         step //= 2
     multiples = list(range(step, full, step))
     if len(multiples) >= points:
-        ratio = (full / step) ** (1 / (points - 1))
-        multiples = sorted({max(1, round(ratio**k)) * step for k in range(points - 1)})
+        block = 4 * step
+        doublings = range(math.ceil(math.log2(full / block)) + 1)
+        coarse = {block * rise << k for k in doublings for rise in (1, 3)} | {2 * block}
+        multiples = sorted({step, 2 * step, 3 * step} | coarse)
     return (*(width for width in multiples if width < full), full)
 
 
@@ -153,6 +159,9 @@ def build_table(
 ) -> LatencyTable:
     """Times every layer shape over its grid on `device`; what `cache` has already is not timed again.
 
+    The clock of a shared machine drifts by more than the timings differ, so at the end one layer of every
+    shape is timed again, all within a moment, and each shape's points are scaled to that moment.
+
     Args:
         device: where to time; asked for `probe`.
         runtime: the engine.
@@ -190,7 +199,32 @@ def build_table(
         points[key] = known
         progress.step(number + 1, len(samples), f"{runtime.name} {precision} {key}")
     timed = {layer.node: axes[layer.node] for layer in layers if shape_key(layer) not in impossible}
+    points = _at_todays_clock(device, runtime, precision, layers, points, threads, progress)
     return LatencyTable(runtime=runtime.name, precision=precision, threads=threads, axes=timed, points=points)
+
+
+def _at_todays_clock(
+    device: Device,
+    runtime: Runtime,
+    precision: Precision,
+    layers: Sequence[Layer],
+    points: Mapping[str, Mapping[tuple[int, int], float]],
+    threads: int,
+    progress: Progress,
+) -> dict[str, Mapping[tuple[int, int], float]]:
+    """The points, each shape scaled by what its largest layer takes now over what it took then."""
+    anchors: dict[str, Layer] = {}
+    for layer in sorted(layers, key=lambda a: a.in_channels * a.out_channels):
+        if shape_key(layer) in points:
+            anchors[shape_key(layer)] = layer
+    times = device.probe(runtime, precision, list(anchors.values()), threads=threads, progress=progress)
+    scaled = dict(points)
+    for (key, layer), now in zip(anchors.items(), times, strict=True):
+        then = points[key][(layer.in_channels, layer.out_channels)]
+        if now is not None and now > 0 and then >= RESOLUTION_MS:
+            factor = min(max(now / then, 1 / DRIFT), DRIFT)
+            scaled[key] = {widths: ms * factor for widths, ms in points[key].items()}
+    return scaled
 
 
 def _fitting(layer: Layer, axes: Axes | None) -> Axes:
