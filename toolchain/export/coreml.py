@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from toolchain import __version__
 from toolchain.artifacts import deliver
 from toolchain.contracts import Format
+from toolchain.coreml_package import save
 from toolchain.errors import ConversionError
 from toolchain.export._graph import exported
 from toolchain.foreign import require, translated
@@ -63,27 +62,6 @@ def _converted(program: Program, metadata: Mapping[str, str]) -> Any:
     model.user_defined_metadata.pop(_DATED, None)
     model.user_defined_metadata.update(sorted(metadata.items()))
     return model
-
-
-def save(model: Any, path: Path) -> None:
-    """Save an MLModel so that equal models give equal bytes.
-
-    coremltools names the package's items by random identifiers and protobuf orders maps as it likes.
-    """
-    with translated(f"saving {path.name}"):
-        model.save(str(path))
-        spec = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
-        spec.write_bytes(model.get_spec().SerializeToString(deterministic=True))
-        manifest = path / "Manifest.json"
-        record = json.loads(manifest.read_text(encoding="utf-8"))
-        stable = {key: _identifier(entry["path"]) for key, entry in record["itemInfoEntries"].items()}
-        record["itemInfoEntries"] = {stable[k]: v for k, v in record["itemInfoEntries"].items()}
-        record["rootModelIdentifier"] = stable[record["rootModelIdentifier"]]
-        manifest.write_text(json.dumps(record, indent=4, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _identifier(name: str) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"edgefit:{name}")).upper()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,8 +142,12 @@ def _signature(content: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     model = schema.Model.GetRootAs(content, 0)
     graph, signature = model.Subgraphs(0), model.SignatureDefs(0)
-    into = {signature.Inputs(i).TensorIndex(): signature.Inputs(i).Name() for i in range(graph.InputsLength())}
-    out = {signature.Outputs(i).TensorIndex(): signature.Outputs(i).Name() for i in range(graph.OutputsLength())}
+    into = {
+        signature.Inputs(i).TensorIndex(): signature.Inputs(i).Name() for i in range(graph.InputsLength())
+    }
+    out = {
+        signature.Outputs(i).TensorIndex(): signature.Outputs(i).Name() for i in range(graph.OutputsLength())
+    }
     inputs = tuple(into[graph.Inputs(i)].decode() for i in range(graph.InputsLength()))
     outputs = tuple(out[graph.Outputs(i)].decode() for i in range(graph.OutputsLength()))
     return inputs, outputs

@@ -62,7 +62,9 @@ def _signature(source: Path) -> tuple[tuple[str, ...], int, str]:
 
     model = schema.Model.GetRootAs(source.read_bytes(), 0)
     graph, signature = model.Subgraphs(0), model.SignatureDefs(0)
-    named = {signature.Inputs(i).TensorIndex(): signature.Inputs(i).Name() for i in range(graph.InputsLength())}
+    named = {
+        signature.Inputs(i).TensorIndex(): signature.Inputs(i).Name() for i in range(graph.InputsLength())
+    }
     names = tuple(named[graph.Inputs(i)].decode() for i in range(graph.InputsLength()))
     return names, int(graph.Tensors(graph.Inputs(0)).Shape(0)), signature.SignatureKey().decode()
 

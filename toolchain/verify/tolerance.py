@@ -1,0 +1,30 @@
+"""Every tolerance of the product and of its tests, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FLOAT_RELATIVE: Final = 1e-4
+"""Largest error of a float32 file over the largest output. Sums in another order differ by about 1e-6 a layer
+stack; 1e-4 leaves room for depth, and a wrong weight or padding is 1e-2 and more."""
+
+INT8_AGREEMENT: Final = 97.0
+"""Percent of samples whose top-1 class is that of the float program. Two trainings of one network agree on about
+90 %; a well calibrated int8 file on 98-99 %."""
+
+INT8_SNR_DB: Final = 10.0
+"""Signal to noise of int8 outputs. Calibrated networks measure 18-30 dB; one mis-scaled tensor is below 5."""
+
+FP16_ROUNDING: Final = 2.0**-10
+"""A weight stored in fp16 over its largest neighbour: half a unit in the last place is 2^-11, and folding a
+batch norm into it before rounding costs as much again."""
+
+INT8_ROUNDING: Final = 0.5 / 127 + 2.0**-10
+"""A weight stored in 8 bits over the largest of its output channel: half a step of 1/127, plus the fp16 of its
+scale."""
+
+FP16_FLOOR: Final = 2.0**-14
+"""Below this magnitude fp16 has a fixed grid instead of a relative one."""
+
+INT8_FLOOR: Final = 127 * FP16_FLOOR
+"""Largest value of a channel below which the fp16 step of its int8 weights has a fixed grid."""
