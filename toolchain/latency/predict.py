@@ -16,7 +16,7 @@ from toolchain.errors import InputError
 from toolchain.latency.table import LatencyTable, Sizes, is_depthwise
 from toolchain.values import Estimate, Layer
 
-MOVING_SHARE: Final = 0.75
+MOVING_SHARE: Final = 0.6
 Widths = Callable[[Layer], Sizes] | Mapping[str, Sizes]
 
 

@@ -23,7 +23,7 @@ from toolchain.values import Layer, Precision
 
 VERSION: Final = 1
 POINTS: Final = 16
-# Shorter layers are timed too coarsely to tell a drift of the clock; a clock does not drift by more than this.
+# Shorter layers are timed too coarsely to tell a drift of the clock; more than DRIFT is a disturbance, not a clock.
 RESOLUTION_MS: Final = 0.002
 DRIFT: Final = 1.5
 
@@ -199,8 +199,10 @@ def build_table(
         points[key] = known
         progress.step(number + 1, len(samples), f"{runtime.name} {precision} {key}")
     timed = {layer.node: axes[layer.node] for layer in layers if shape_key(layer) not in impossible}
-    points = _at_todays_clock(device, runtime, precision, layers, points, threads, progress)
-    return LatencyTable(runtime=runtime.name, precision=precision, threads=threads, axes=timed, points=points)
+    current = _at_todays_clock(device, runtime, precision, layers, points, threads, progress)
+    return LatencyTable(
+        runtime=runtime.name, precision=precision, threads=threads, axes=timed, points=current
+    )
 
 
 def _at_todays_clock(
