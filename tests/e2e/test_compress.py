@@ -97,6 +97,45 @@ def test_unreachable_budget_leaves_nothing_half_written(digits, tmp_path, capfd)
     assert json.loads((tmp_path / "smaller.work" / "best-plan.json").read_text())["keep"]
 
 
+def test_corrupt_images_are_named_skipped_and_counted(digits, tmp_path, capfd):
+    """`edgefit bench` on an image folder with two broken files: they are in the record, the rest is used."""
+    import numpy as np
+    from PIL import Image
+
+    model, data = digits
+    arrays = np.load(data)
+    for split, suffix, amount in (("train", "", 100), ("val", "_val", 50)):
+        for x, y in zip(arrays[f"x{suffix}"][:amount], arrays[f"y{suffix}"][:amount], strict=True):
+            folder = tmp_path / "images" / split / str(y)
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{len(list(folder.iterdir()))}.png"
+            Image.fromarray((x[0] * 255).astype(np.uint8), mode="L").save(folder / name)
+    (tmp_path / "images" / "train" / "3" / "broken.png").write_bytes(b"\x89PNG nothing more")
+    (tmp_path / "images" / "val" / "4" / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    words = [
+        "bench",
+        model,
+        "--data",
+        tmp_path / "images",
+        "--mean",
+        "0",
+        "--std",
+        "1",
+        "--precision",
+        "fp32",
+    ]
+    code = cli.main([*map(str, words), "--runtime", "onnxruntime", "--json", "--quiet"])
+    out, err = capfd.readouterr()
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert sorted(Path(name).name for name in found["data"]["skipped"]) == ["broken.png", "cut.jpg"]
+    assert (found["data"]["train"], found["data"]["validation"]) == (100, 50)
+    assert found["baseline"]["metric"]["samples"] == 50
+    (measured,) = found["baseline"]["measurements"]
+    assert 0 < measured["p50_low_ms"] <= measured["p50_ms"] <= measured["p50_high_ms"]
+    assert found["verdict"] == "not measured"
+
+
 @pytest.mark.slow
 def test_demo(tmp_path):
     """What `make demo` runs once the environment is there."""
