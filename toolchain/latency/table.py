@@ -23,7 +23,7 @@ from toolchain.values import Layer, Precision
 
 VERSION: Final = 1
 POINTS: Final = 16
-# Shorter layers are timed too coarsely to tell a drift of the clock; more than DRIFT is a disturbance, not a clock.
+# Shorter layers are timed too coarsely to tell a drift of the clock; more than DRIFT is no drift.
 RESOLUTION_MS: Final = 0.002
 DRIFT: Final = 1.5
 
