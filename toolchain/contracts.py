@@ -53,12 +53,29 @@ class Silent:
 class Data(Protocol):
     """Labelled samples. Batches are `(inputs, target)`: input tensors [n, ...] and a target [n]."""
 
-    name: str
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing | None
-    skipped: tuple[str, ...]
-    train_size: int
-    validation_size: int
+    @property
+    def name(self) -> str:
+        """What the report calls the data."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by number; empty where the target is no class."""
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images became inputs; None where samples are fed as they are."""
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Images that could not be read, relative to the data folder."""
+
+    @property
+    def train_size(self) -> int:
+        """Number of training samples."""
+
+    @property
+    def validation_size(self) -> int:
+        """Number of validation samples."""
 
     def fingerprint(self) -> str:
         """A hash that changes when the samples do."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from toolchain.contracts import Batch
 from toolchain.values import Preprocessing
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Batch
 
 _PADDING: Final = 1 / 8
 """Padding of the random crop as a share of the size: 4 pixels at 32 x 32, as is usual for CIFAR."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
-from toolchain.contracts import Batch
 from toolchain.errors import InputError
 from toolchain.train.batches import spread
 from toolchain.train.metric import import_attribute
 from toolchain.values import Preprocessing, TensorSpec
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Batch
 
 _HINT: Final = "return (train_loader, validation_loader), each yielding (inputs, target) batches of tensors"
 _POOL: Final = 4

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from toolchain.contracts import Batch
 from toolchain.program.capture import switch
 from toolchain.values import Program
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Batch
 
 _TRAINING, _MOMENTUM = 5, 6
 """Positions in aten.batch_norm(input, weight, bias, mean, var, training, momentum, eps, cudnn)."""
