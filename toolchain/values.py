@@ -189,7 +189,7 @@ class Measurement:
     """Wall-clock latency of one model file on one target: raw samples and what follows from them.
 
     `samples_ms[t]` are the timed runs of trial t, each trial a fresh session; trials of the models of one
-    comparison are interleaved. The interval of p50 and p90 is 95 %, from resampling trials and runs.
+    comparison are interleaved. The interval of p50 and p90 is 95 %, from order statistics of trials.
     """
 
     label: str
