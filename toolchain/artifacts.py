@@ -26,6 +26,8 @@ def deliver(
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "its folder does not exist")
         _remove(partial)
         fill(partial)
         if not partial.exists():

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from toolchain.errors import CompressError, ConversionError, InputError
 
@@ -78,7 +78,7 @@ class _Gate(io.TextIOBase):
     A progress bar is drawn by its own thread while a converter runs.
     """
 
-    def __init__(self, owner: int, through: IO[str]) -> None:
+    def __init__(self, owner: int, through: TextIO) -> None:
         self._owner = owner
         self._through = through
 
@@ -101,7 +101,7 @@ class _Gate(io.TextIOBase):
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """As the stream behind."""
-        return self._through.encoding
+        return str(self._through.encoding)
 
 
 @contextlib.contextmanager
@@ -125,8 +125,8 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _divert(stack: contextlib.ExitStack, number: int, stream: Any, sink: IO[bytes]) -> IO[str]:
-    """Point the file descriptor at `sink` until the stack unwinds; a stream that still reaches its old end."""
+def _divert(stack: contextlib.ExitStack, number: int, stream: Any, sink: IO[bytes]) -> TextIO:
+    """Point the descriptor at `sink` until the stack unwinds; gives a stream that reaches its old end."""
     try:
         saved = os.dup(number)
     except OSError:  # the descriptor is closed: nothing can leak

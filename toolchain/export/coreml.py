@@ -64,7 +64,7 @@ def _converted(program: Program, metadata: Mapping[str, str]) -> Any:
     return model
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class CoreMlSession:
     """A package opened in Core ML on macOS, on the CPU; batches run sample by sample."""
 

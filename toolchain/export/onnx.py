@@ -129,7 +129,7 @@ def _session(source: str | bytes, threads: int = 1) -> Any:
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class OnnxSession:
     """An ONNX file opened in ONNX Runtime on one CPU thread."""
 

@@ -1,4 +1,4 @@
-"""TFLite through LiteRT's converter for PyTorch: batch 1, NCHW as in the program, metadata in the flatbuffer."""
+"""TFLite through LiteRT's converter for PyTorch: batch 1, NCHW as the program, metadata in the flatbuffer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _labelled(content: bytes, program: Program, metadata: Mapping[str, str]) -> 
     Result: signature {image: t3, mask: t9} -> {logits: t7}, subgraph inputs [t3, t9], and one metadata entry
     for every item.
     """
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -92,7 +92,7 @@ def _renamed(entries: Any, names: list[str], prefix: str, schema: Any, graph: An
     return order
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LiteRtSession:
     """A TFLite file opened in LiteRT on one CPU thread. Its batch is fixed, so batches run slice by slice."""
 

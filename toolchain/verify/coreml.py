@@ -113,7 +113,7 @@ def _folded(program: Program) -> list[tuple[str, tuple[Tensor, ...]]]:
 
 
 def _with_norm(node: Node, weight: Tensor, state: dict[str, Tensor], transposed: bool) -> tuple[Tensor, ...]:
-    """The weight [out, in, ...] times gamma / sqrt(var + eps) of the batch norm that alone reads the layer."""
+    """The weight times gamma / sqrt(var + eps) of the batch norm that alone reads the layer, if one does."""
     users = [user for user in node.users if user.target is not operator.getitem]
     schema = getattr(getattr(users[0].target, "_schema", None), "name", "") if len(users) == 1 else ""
     if schema != "aten::batch_norm":

@@ -47,7 +47,7 @@ def relative_error(found: Array, wanted: Array) -> float:
 
 
 def snr_db(found: Array, wanted: Array) -> float:
-    """10 log10 of the power of `wanted` over the power of the difference, at most 200; -inf where not finite."""
+    """10 log10 of the power of `wanted` over that of the difference, within +-200; -inf where not finite."""
     import numpy as np
 
     if found.shape != wanted.shape or not bool(np.isfinite(found).all()):

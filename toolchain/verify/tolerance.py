@@ -9,19 +9,20 @@ FLOAT_RELATIVE: Final = 1e-4
 stack; 1e-4 leaves room for depth, and a wrong weight or padding is 1e-2 and more."""
 
 INT8_AGREEMENT: Final = 97.0
-"""Percent of samples whose top-1 class is that of the float program. Two trainings of one network agree on about
-90 %; a well calibrated int8 file on 98-99 %."""
+"""Percent of samples whose top-1 class is that of the float program. A calibrated ResNet-20 on CIFAR-10
+measures 98.8 % (LiteRT) and 99.1 % (ONNX Runtime)."""
 
 INT8_SNR_DB: Final = 10.0
-"""Signal to noise of int8 outputs. Calibrated networks measure 18-30 dB; one mis-scaled tensor is below 5."""
+"""Signal to noise of int8 outputs: noise under a tenth of the signal's power. A calibrated ResNet-20 measures
+18 dB (LiteRT) and 30 dB (ONNX Runtime); one that is fed integers where it wants floats, -18 dB."""
 
 FP16_ROUNDING: Final = 2.0**-10
 """A weight stored in fp16 over its largest neighbour: half a unit in the last place is 2^-11, and folding a
 batch norm into it before rounding costs as much again."""
 
 INT8_ROUNDING: Final = 0.5 / 127 + 2.0**-10
-"""A weight stored in 8 bits over the largest of its output channel: half a step of 1/127, plus the fp16 of its
-scale."""
+"""A weight stored in 8 bits over the largest of its output channel: half a step of 1/127, plus the fp16
+of its scale."""
 
 FP16_FLOOR: Final = 2.0**-14
 """Below this magnitude fp16 has a fixed grid instead of a relative one."""

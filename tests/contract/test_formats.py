@@ -1,0 +1,231 @@
+"""Every format, by registry: what is written is complete, silent, named, and computes as the program does."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from toolchain import registry
+from toolchain.artifacts import content_hash
+from toolchain.contracts import Format
+from toolchain.errors import ConversionError, InputError
+from toolchain.program.capture import capture, fingerprint
+from toolchain.values import Program
+from toolchain.verify.parity import check_coreml, check_float
+
+FORMATS = registry.names("toolchain.export")
+METADATA = {
+    "edgefit.classes": json.dumps(["Katze", "Hündin"], ensure_ascii=False),
+    "edgefit.preprocessing": '{"mean": [0.5]}',
+    "edgefit.empty": "",
+}
+
+
+class Residual(nn.Module):
+    """Batch norm, a strided residual with zero-padded channels, global pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        short = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        x = torch.relu(self.body(x) + short)
+        return self.head(x.mean(dim=(2, 3)))
+
+
+class TwoByTwo(nn.Module):
+    """Two inputs in an order that is not alphabetical, two outputs of different shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 4), nn.Linear(3, 4)
+
+    def forward(self, zebra, apple):
+        total = torch.relu(self.left(zebra)) - self.right(apple)
+        return total, total.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    program: Program
+    inputs: tuple[np.ndarray, ...]
+
+
+def _with_statistics(module: nn.Module) -> nn.Module:
+    """Batch norms whose statistics, scales and offsets are not the initial ones."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    return module
+
+
+@pytest.fixture(scope="module", params=["residual", "two-by-two"])
+def case(request) -> Case:
+    torch.manual_seed(0)
+    module = Residual() if request.param == "residual" else TwoByTwo()
+    example = (
+        (torch.randn(3, 3, 8, 8),) if request.param == "residual" else (torch.randn(3, 6), torch.randn(3, 3))
+    )
+    program = capture(_with_statistics(module), example, name=request.param)
+    return Case(program=program, inputs=tuple(x.numpy() for x in example))
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def form(request) -> Format:
+    found = registry.find("toolchain.export", "FORMAT", request.param)
+    for package in found.packages:
+        pytest.importorskip(package)
+    return found
+
+
+@pytest.fixture(scope="module")
+def written(case, form, tmp_path_factory):
+    """The file, made once per network and format, and what the process printed meanwhile."""
+    folder = tmp_path_factory.mktemp(form.name)
+    before = fingerprint(case.program)
+    artifact = form.write(case.program, folder / f"model{form.suffix}", METADATA)
+    assert fingerprint(case.program) == before, "the program was changed"
+    assert [p.name for p in folder.iterdir()] == [f"model{form.suffix}"], "something was left behind"
+    return artifact
+
+
+def test_the_name_is_the_file_name(form):
+    assert form.name in FORMATS
+    assert (form.open is None) == bool(form.closed_because)
+
+
+def test_artifact_describes_the_file(written, form):
+    assert written.format == form.name
+    assert written.path.exists()
+    assert written.sha256 == content_hash(written.path)
+    files = [p for p in written.path.rglob("*") if p.is_file()] or [written.path]
+    assert written.size_bytes == sum(p.stat().st_size for p in files) > 0
+
+
+def test_equal_programs_give_equal_files(written, case, form, tmp_path):
+    again = form.write(case.program, tmp_path / f"other{form.suffix}", METADATA)
+    assert again.sha256 == written.sha256
+
+
+def test_metadata_comes_back(written, form):
+    read = importlib.import_module(f"toolchain.export.{form.name}").read_metadata(written.path)
+    assert {key: read.get(key) for key in METADATA} == METADATA
+
+
+def test_reopened_file_computes_what_the_program_does(written, case, form):
+    if form.open is None:
+        checks = check_coreml(written, case.program, subject="file")
+        assert [c.status for c in checks] == ["pass", "pass", "not run"], checks
+        return
+    session = form.open(written.path)
+    assert session.inputs == tuple(spec.name for spec in case.program.inputs)
+    assert session.outputs == tuple(spec.name for spec in case.program.outputs)
+    for batch in (1, 3):
+        inputs = tuple(x[:batch] for x in case.inputs)
+        check = check_float(case.program, session, inputs, subject="file")
+        assert check.status == "pass", check
+
+
+def test_wrong_weights_are_found(written, case, form):
+    """The comparison can fail: the same file against a program with one changed weight."""
+    changed = capture(
+        _with_statistics(Residual() if case.program.name == "residual" else TwoByTwo()),
+        tuple(torch.from_numpy(x) for x in case.inputs),
+        name=case.program.name,
+    )
+    if form.open is None:
+        assert "fail" in [c.status for c in check_coreml(written, changed, subject="file")]
+    else:
+        assert check_float(changed, form.open(written.path), case.inputs, subject="file").status == "fail"
+
+
+def test_missing_folder_is_one_clear_line(case, form, tmp_path):
+    with pytest.raises(InputError, match="cannot write"):
+        form.write(case.program, tmp_path / "absent" / f"model{form.suffix}", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_garbage_is_refused_on_opening(form, tmp_path):
+    if form.open is None:
+        pytest.skip(form.closed_because)
+    path = tmp_path / f"model{form.suffix}"
+    path.write_bytes(b"not a model")
+    with pytest.raises(ConversionError, match="opening model"):
+        form.open(path)
+
+
+def test_failed_write_keeps_what_stood_there(case, form, tmp_path, monkeypatch):
+    path = tmp_path / f"model{form.suffix}"
+    path.write_bytes(b"earlier")
+
+    def refuse(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(InputError, match="No space left"):
+        form.write(case.program, path, {})
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"earlier"
+
+
+SCRIPT = """
+import sys, torch
+{prelude}
+from pathlib import Path
+from toolchain import registry
+from toolchain.errors import CompressError
+from toolchain.program.capture import capture
+form = registry.find("toolchain.export", "FORMAT", {name!r})
+heavy = [p for p in {packages!r} if p in sys.modules and sys.modules[p] is not None]
+assert not heavy, heavy
+program = capture(torch.nn.Conv2d(3, 4, 3), (torch.randn(2, 3, 8, 8),), name="tiny")
+try:
+    artifact = form.write(program, Path({path!r}), {{}})
+    if form.open is not None:
+        form.open(artifact.path).run((torch.randn(2, 3, 8, 8).numpy(),))
+except CompressError as error:
+    raise SystemExit(f"{{type(error).__name__}} | {{error.message}} | {{error.hint}}")
+"""
+
+
+def _run(form: Format, path: Path, prelude: str) -> subprocess.CompletedProcess:
+    text = SCRIPT.format(prelude=prelude, name=form.name, packages=list(form.packages), path=str(path))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_fresh_process_prints_nothing(form, tmp_path):
+    """Imports, converters and engines in C++ included; importing the plug-in loads no converter."""
+    answer = _run(form, tmp_path / f"model{form.suffix}", "")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+def test_missing_package_is_named_with_the_command(form, tmp_path):
+    answer = _run(form, tmp_path / "model", f"sys.modules[{form.packages[0]!r}] = None")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("InputError | ")
+    assert form.packages[0] in answer.stderr
+    assert f"pip install 'edgefit[{form.extra}]'" in answer.stderr
+    assert list(tmp_path.iterdir()) == []
