@@ -1,6 +1,7 @@
 """Image folders, arrays and loaders: what is fed, and what is refused."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_corrupt_images_are_named_and_left_out(tmp_path, memory):
     bad.write_bytes(bad.read_bytes()[:60])
     (tmp_path / "val" / "dog" / "1.png").write_text("no image")
     data = images.open_images(tmp_path, preprocessing=PLAIN, spec=SPEC, in_memory_bytes=memory)
-    assert data.skipped == (os.path.join("train", "cat", "0.png"), os.path.join("val", "dog", "1.png"))
+    assert data.skipped == (str(Path("train/cat/0.png")), str(Path("val/dog/1.png")))
     assert (data.train_size, data.validation_size) == (11, 11)
     assert sum(len(y) for _, y in data.train(4, seed=0, augment=False)) == 11
 
@@ -121,9 +122,7 @@ def test_float_arrays_are_fed_as_they_are(tmp_path):
     )
     assert data.preprocessing is None
     (found,), _ = next(data.validation(40))
-    assert np.array_equal(
-        np.sort(found.numpy().sum((1, 2, 3))), np.sort(torch.from_numpy(x).sum((1, 2, 3)).numpy())
-    )
+    assert {f.tobytes() for f in found.numpy()} == {sample.tobytes() for sample in x}
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,11 @@ def _names(content: bytes) -> Iterator[str]:
             elif code.name == "STACK_GLOBAL":
                 yield ".".join(strings[-2:]) if len(strings) > 1 else "an unreadable name"
             elif code.name in ("BINGET", "LONG_BINGET", "GET"):
-                strings.append(memo.get(int(argument), "?"))
+                strings.append(memo.get(int(str(argument)), "?"))
             elif code.name == "MEMOIZE":
                 memo[len(memo)] = strings[-1] if strings else "?"
             elif code.name in ("BINPUT", "LONG_BINPUT", "PUT"):
-                memo[int(argument)] = strings[-1] if strings else "?"
+                memo[int(str(argument))] = strings[-1] if strings else "?"
             elif isinstance(argument, str):
                 strings.append(argument)
 

@@ -26,7 +26,9 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(path, map_location="cpu").eval()
+            script: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            script.eval()
+            return script
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise InputError(f"{path} cannot be read as TorchScript: {reason}", hint="save it again") from error
