@@ -15,7 +15,7 @@ HEAVY = {
     "onnxscript": ("toolchain/export",),
     "onnxsim": ("toolchain/export",),
     "onnxruntime": ("toolchain/export", "toolchain/quantize", "toolchain/latency", "targets"),
-    "coremltools": ("toolchain/export", "toolchain/quantize", "toolchain/verify"),
+    "coremltools": ("toolchain/coreml_package", "toolchain/export", "toolchain/quantize", "toolchain/verify"),
     "litert_torch": ("toolchain/export", "toolchain/latency"),
     "ai_edge_litert": ("toolchain/export", "toolchain/quantize", "toolchain/latency", "targets"),
     "ai_edge_quantizer": ("toolchain/quantize",),

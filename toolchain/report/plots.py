@@ -13,7 +13,9 @@ HEIGHT: Final = 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 16, 46
 BINS: Final = 48
 SHOWN: Final = 0.99
-"""Share of the samples that the distribution shows; a few interrupted runs would flatten the rest."""
+TAIL: Final = 2.5
+"""The distribution ends at this quantile or multiple of the median: a few interrupted runs would flatten the
+rest. What lies beyond is counted in the legend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def scatter(points: Sequence[Point], *, budget_ms: float | None, metric_name: st
 def distribution(series: Mapping[str, Sequence[float]], *, budget_ms: float | None) -> str:
     """Histograms of the raw samples (name -> ms; the first is drawn as the original) on one axis."""
     joined = sorted(v for values in series.values() for v in values)
-    ends = [sorted(v)[min(len(v) - 1, int(SHOWN * len(v)))] for v in series.values()]
+    ends = [_shown_end(sorted(v)) for v in series.values()]
     low, high = joined[0], max([*ends, budget_ms or 0.0])
     x = _axis([low, high], LEFT, WIDTH - RIGHT, pad=0.06)
     step = (x.high - x.low) / BINS
@@ -95,10 +97,15 @@ def distribution(series: Mapping[str, Sequence[float]], *, budget_ms: float | No
         body.append(f'<path class="area {style}" d="{"".join(outline)}V{y.at(0):.1f}Z"/>')
         hidden = sum(v >= x.high for v in series[name])
         title = f"{name}: {len(series[name])} runs" + (f", {hidden} beyond the right edge" if hidden else "")
-        line = TOP + 16 + 18 * (style == "after")
+        line = TOP + 26 + 18 * (style == "after")
         body.append(f'<rect class="key {style}" x="{WIDTH - 318}" y="{line - 9}" width="10" height="10"/>')
         body.append(_text("label", WIDTH - 302, line, title))
     return _svg([*body, *_budget(x, budget_ms)], HEIGHT, "distribution of latency")
+
+
+def _shown_end(values: Sequence[float]) -> float:
+    """Where the picture of these sorted samples ends."""
+    return min(values[min(len(values) - 1, int(SHOWN * len(values)))], TAIL * values[len(values) // 2])
 
 
 def widths(layers: Sequence[Mapping[str, Any]]) -> str:
