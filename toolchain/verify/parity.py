@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["agreement", "check_coreml", "check_float", "check_quantized", "relative_error", "snr_db"]
 
 _LOUDEST_DB: Final = 200.0
+_AT_ONCE: Final = 64
+"""Samples per comparison: memory for activations grows with it."""
 
 
 def relative_error(found: Array, wanted: Array) -> float:
@@ -114,7 +116,9 @@ def check_quantized(
 
 def _thinned(batches: Iterable[Batch], every: int) -> Iterator[Arrays]:
     for inputs, _ in batches:
-        yield tuple(x[::every].numpy() for x in inputs)
+        thinned = tuple(x[::every].numpy() for x in inputs)
+        for start in range(0, len(thinned[0]), _AT_ONCE):
+            yield tuple(x[start : start + _AT_ONCE] for x in thinned)
 
 
 def _agreement_check(program: Program, session: Session, batches: Iterable[Arrays], *, subject: str) -> Check:
