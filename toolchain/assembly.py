@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain import __version__, registry
-from toolchain.contracts import Arrays, Format, Quantizer, Session
+from toolchain.contracts import Format, Quantizer, Session
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
@@ -22,13 +22,15 @@ from toolchain.values import Artifact, Precision, Preprocessing, Program
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from toolchain.contracts import Arrays
+
 Kind = tuple[str, Precision]
 FLOAT_OF: Mapping[str, Precision] = {"onnx": "fp32", "tflite": "fp32", "coreml": "fp16"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What the files are made with besides the program: calibration samples and metadata."""
+    """What the files are made with besides the program: calibration samples [n, ...] and metadata."""
 
     samples: Sequence[Arrays] | None
     metadata: Mapping[str, str]

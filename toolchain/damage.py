@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
 from toolchain import registry
-from toolchain.contracts import Batch, Criterion, Evidence
+from toolchain.contracts import Criterion, Evidence
 from toolchain.program.blocks import drop
 from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Axis, kept_units, levels, width_axis
@@ -24,8 +24,11 @@ from toolchain.resources import BLOCK, Shape
 from toolchain.run import Run
 from toolchain.train.distil import distillation_loss
 from toolchain.train.metric import program_runner
-from toolchain.train.statistics import reestimate_statistics
-from toolchain.values import Group, Program
+from toolchain.train.reestimate import reestimate_statistics
+from toolchain.values import Group, Program, Request
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Batch
 
 SCORED: Final = 512
 """Training samples that a criterion sees."""
@@ -45,15 +48,23 @@ class Damages:
     blocks: Mapping[str, float]
 
 
-def measure_damages(run: Run, shape: Shape) -> Damages:
-    """Scores by the request's criterion, scaled by measured losses where there are data.
+def criterion_named(request: Request) -> Criterion:
+    """The criterion asked for; `auto` is taylor with data and magnitude without.
 
-    `auto` is taylor with data and magnitude without.
+    Raises:
+        InputError: no such criterion.
     """
-    name = run.request.criterion
+    name = request.criterion
     if name == "auto":
-        name = "taylor" if run.data is not None else "magnitude"
-    criterion: Criterion = registry.find("toolchain.prune.criteria", "CRITERION", name, kind="criterion")
+        name = "magnitude" if request.data is None else "taylor"
+    found: Criterion = registry.find("toolchain.prune.criteria", "CRITERION", name, kind="criterion")
+    return found
+
+
+def measure_damages(run: Run, shape: Shape) -> Damages:
+    """Scores by the request's criterion, scaled by measured divergences where there are data."""
+    criterion = criterion_named(run.request)
+    name = criterion.name
     batch = None if run.data is None else run.data.calibration(SCORED)
     with run.stage(f"Scores of the channels ({name})", "plan"):
         evidence = Evidence(batches=() if batch is None else (batch,), seed=run.request.seed)

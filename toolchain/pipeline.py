@@ -17,6 +17,7 @@ from toolchain.assembly import Material, copy_file, metadata, require_formats
 from toolchain.baseline import Baseline, combinations, measure_baseline
 from toolchain.closing import Choice, close_loop_again
 from toolchain.contracts import Data, Device, Progress, Silent, Target
+from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError
 from toolchain.load import load
@@ -68,6 +69,7 @@ def open_run(request: Request, progress: Progress) -> Run:
     refuse_foreign_folder(request.out)
     target: Target = registry.find("targets", "TARGET", request.target)
     require_formats(request.formats)
+    criterion_named(request)
     metric = resolve(request.metric)
     progress.stage("Loading the network")
     program = load(
@@ -93,7 +95,7 @@ def open_run(request: Request, progress: Progress) -> Run:
         progress=progress,
     )
     if data is None:
-        run.notes.append("no data given: channels are chosen by weights only; accuracy not measured; no int8")
+        run.notes.append("no data given: accuracy not measured; int8 not possible; no fine-tuning")
     elif data.skipped:
         run.notes.append(f"{len(data.skipped)} unreadable images were skipped: {', '.join(data.skipped[:3])}")
     return run
@@ -105,9 +107,8 @@ def _material(request: Request, program: Program, data: Data | None) -> Material
         return Material(samples=None, metadata=metadata(program, None, source), key="")
     inputs, _ = data.calibration(CALIBRATION)
     arrays = tuple(x.numpy() for x in inputs)
-    samples = [tuple(x[i : i + 1] for x in arrays) for i in range(len(arrays[0]))]
     entries = metadata(program, data.preprocessing, source)
-    return Material(samples=samples, metadata=entries, key=data.fingerprint())
+    return Material(samples=[arrays], metadata=entries, key=data.fingerprint())
 
 
 def _tune(run: Run, choice: Choice) -> FineTuned | None:

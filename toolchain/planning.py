@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from toolchain.baseline import Baseline, acceptable
 from toolchain.closing import Choice, close_loop
 from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce
-from toolchain.contracts import Batch
 from toolchain.damage import axes_of, measure_damages
 from toolchain.errors import InputError
 from toolchain.program.capture import fingerprint
@@ -20,8 +19,11 @@ from toolchain.prune.planfile import check_plan, read_plan
 from toolchain.resources import planned_latency, shape_of
 from toolchain.run import Run
 from toolchain.train.metric import program_runner
-from toolchain.train.statistics import reestimate_statistics
+from toolchain.train.reestimate import reestimate_statistics
 from toolchain.values import Program, PrunePlan
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Batch
 
 JUDGED: Final = 1024
 """Training samples on which candidates are compared."""

@@ -21,6 +21,8 @@ from toolchain.verify.parity import check_coreml, check_float, check_quantized
 FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4)
 CLEARER: Final = 2
 """How often an inconclusive measurement is repeated with twice the trials."""
+AGREEING: Final = 1000
+"""Validation samples, about, on which a quantized file's decisions are compared with the program's."""
 COMPARED: Final = 32
 """Real inputs on which float files are compared with the program."""
 
@@ -110,13 +112,15 @@ def _checks(run: Run, program: Program, kind: Kind, artifact: Artifact) -> tuple
     if session is None:
         return check_coreml(artifact, program, subject=subject)
     if run.material.samples is not None:
-        inputs = tuple(stack[:COMPARED] for stack in run.material.samples_stacked)
+        inputs = tuple(part[:COMPARED] for part in run.material.samples[0])
     else:
         inputs = tuple(x.numpy() for x in example_inputs(program, 4, seed=run.request.seed))
     if kind[1] == FLOAT_OF[kind[0]]:
         return (check_float(program, session, inputs, subject=subject),)
-    batches = () if run.data is None else run.data.validation(256)
-    return check_quantized(program, session, inputs, batches, subject=subject)
+    if run.data is None:
+        return check_quantized(program, session, inputs, (), subject=subject)
+    every = max(1, run.data.validation_size // AGREEING)
+    return check_quantized(program, session, inputs, run.data.validation(256), subject=subject, every=every)
 
 
 def _program_score(run: Run, program: Program) -> Score:

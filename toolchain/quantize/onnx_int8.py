@@ -92,7 +92,7 @@ class _Reader:
 
 def _feeds(names: Sequence[str], samples: Sequence[Arrays], batch: int) -> Iterator[dict[str, Any]]:
     for arrays in samples:
-        for start in range(0, len(arrays[0]) - batch + 1 or 1, batch):
+        for start in range(0, max(len(arrays[0]) - batch + 1, 1), batch):
             yield dict(zip(names, (a[start : start + batch] for a in arrays), strict=True))
 
 
