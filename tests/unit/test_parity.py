@@ -85,10 +85,13 @@ def test_nan_in_a_file_fails(program, module):
 
 @pytest.mark.parametrize(("wrong", "status"), [(6, "pass"), (7, "fail")])
 def test_agreement_check_turns_at_the_tolerance(program, module, wrong, status):
+    with torch.no_grad():
+        chosen = module(torch.from_numpy(INPUTS[0][:wrong])).numpy()
+
     def change(y):
-        y = y.copy()
-        y[:wrong] = -y[:wrong]
-        return y
+        """Turn round the answers to the first samples, whatever batch they come in."""
+        hit = np.isclose(y[:, None], chosen[None]).all(axis=2).any(axis=1)
+        return np.where(hit[:, None], -y, y)
 
     session = Altered(module=module, change=change)
     noise, same = check_quantized(program, session, INPUTS, BATCHES, subject="f")
