@@ -71,8 +71,11 @@ def _row(
 def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
     """The original itself, in the first precision that already holds every limit; None if none does."""
     budget = run.request.budget
-    costs = ((budget.macs, baseline.cost.macs), (budget.params, baseline.cost.params))
-    costs += ((budget.neurons, baseline.cost.neurons),)
+    costs = (
+        (budget.macs, baseline.cost.macs),
+        (budget.params, baseline.cost.params),
+        (budget.neurons, baseline.cost.neurons),
+    )
     if any(limit is not None and amount > limit for limit, amount in costs):
         return None
     holding = []

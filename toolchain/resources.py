@@ -7,7 +7,7 @@ computed once per combination of their levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,8 +15,9 @@ from toolchain.baseline import Baseline
 from toolchain.latency.predict import LatencyModel, calibrated, sizes, volume
 from toolchain.latency.table import Axes, build_table, grid
 from toolchain.program.blocks import blocks
-from toolchain.program.channels import Widths, widths
+from toolchain.program.channels import widths
 from toolchain.program.cost import layers
+from toolchain.program.widths import Widths
 from toolchain.prune.plan import Counts
 from toolchain.run import Combination, Run
 from toolchain.values import Block, Channels, Cost, Layer
@@ -36,7 +37,9 @@ class Shape:
     touching: Mapping[str, tuple[str, ...]]
     owner: Mapping[str, tuple[str, ...]]
     channels: Channels
-    _terms: dict[tuple[str, tuple[int, ...]], Cost] = field(default_factory=dict, repr=False, compare=False)
+    _terms: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def key(self, parameter: str, counts: Counts) -> tuple[int, ...] | None:
         """Levels of all axes that touch `parameter` (-1: whole); None when a dropped block holds it."""
@@ -48,25 +51,21 @@ class Shape:
         """Resources of the network that the counts describe; equal to `cost` of the rewritten program."""
         macs = params = neurons = 0
         for layer in self.layers:
-            term = self._term(
-                "layer " + layer.node, layer.weight, counts, lambda la=layer: _of_layer(self, la, counts)
-            )
-            macs, neurons = macs + term.macs, neurons + term.neurons
-        for name in self.parameters:
-            term = self._term(
-                "parameter " + name, name, counts, lambda n=name: _of_parameter(self, n, counts)
-            )
-            params += term.params
+            levels = self.key(layer.weight, counts)
+            if levels is not None:
+                term = self._terms.get(("layer " + layer.node, levels))
+                if term is None:
+                    term = self._terms[("layer " + layer.node, levels)] = _of_layer(self, layer, counts)
+                macs, neurons = macs + term[0], neurons + term[1]
+        for name, shape in self.parameters.items():
+            levels = self.key(name, counts)
+            if levels is not None:
+                term = self._terms.get((name, levels))
+                if term is None:
+                    amount = math.prod(self.sizes_of.of(name, d, counts) for d in range(len(shape)))
+                    term = self._terms[(name, levels)] = (amount, 0)
+                params += term[0]
         return Cost(macs=macs, params=params, weight_bytes=4 * params, neurons=neurons)
-
-    def _term(self, name: str, parameter: str, counts: Counts, compute: Callable[[], Cost]) -> Cost:
-        levels = self.key(parameter, counts)
-        if levels is None:
-            return Cost(macs=0, params=0, weight_bytes=0, neurons=0)
-        known = self._terms.get((name, levels))
-        if known is None:
-            known = self._terms[(name, levels)] = compute()
-        return known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,15 +160,11 @@ def _axis(
     return (full,) if lowest == full else tuple(w for w in grid(full, align) if w >= min(lowest, full))
 
 
-def _of_layer(shape: Shape, layer: Layer, counts: Counts) -> Cost:
+def _of_layer(shape: Shape, layer: Layer, counts: Counts) -> tuple[int, int]:
+    """MACs and output elements of a layer for one sample."""
     found = sizes(layer, lambda p, d: shape.sizes_of.of(p, d, counts))
     area = math.prod(layer.output_size) * (layer.tokens if layer.kind == "linear" else 1)
     if layer.transposed:
         area = math.prod(layer.input_size)
     macs = area * found.inputs * found.outputs // max(found.groups, 1) * math.prod(layer.kernel)
-    return Cost(macs=macs, params=0, weight_bytes=0, neurons=int(volume(layer, found)))
-
-
-def _of_parameter(shape: Shape, name: str, counts: Counts) -> Cost:
-    amount = math.prod(shape.sizes_of.of(name, d, counts) for d in range(len(shape.parameters[name])))
-    return Cost(macs=0, params=amount, weight_bytes=4 * amount, neurons=0)
+    return macs, int(volume(layer, found))

@@ -82,7 +82,7 @@ def _same_shape(node: Node) -> bool:
     if not all(isinstance(a, Node) and hasattr(a.meta.get("val"), "shape") for a in operands):
         return False
     shapes = [tuple(a.meta["val"].shape) for a in operands if isinstance(a, Node)]
-    return str(shapes[0]) == str(shapes[1]) and node.kwargs.get("alpha", 1) == 1
+    return bool(str(shapes[0]) == str(shapes[1])) and bool(node.kwargs.get("alpha", 1) == 1)
 
 
 def _branch(program: Program, addition: Node, operand: int) -> Block | None:

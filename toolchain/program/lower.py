@@ -54,10 +54,10 @@ def _channel_pads(node: Node) -> tuple[int, int] | None:
     pads = node.args[1]
     if not isinstance(pads, list | tuple) or value not in (None, 0, 0.0):
         return None
-    fixed = all(isinstance(p, int) for p in pads)
-    if not fixed or len(pads) != 6 or any(pads[:4]) or min(pads[4:]) < 0:  # type: ignore[operator, type-var]
+    sizes = [p for p in pads if isinstance(p, int)]
+    if len(sizes) != len(pads) or len(sizes) != 6 or any(sizes[:4]) or min(sizes[4:]) < 0:
         return None
-    return int(pads[4]), int(pads[5])  # type: ignore[arg-type]
+    return sizes[4], sizes[5]
 
 
 def _replace(module: torch.fx.GraphModule, pad: Node, pads: tuple[int, int], number: int) -> int:
@@ -85,11 +85,12 @@ def _strided_source(node: object) -> tuple[Node | None, tuple[int, int]]:
     """The tensor below a chain of whole-range slices, and their steps along height and width."""
     strides = {2: 1, 3: 1}
     while isinstance(node, Node) and node.target is _aten.slice.Tensor:
-        dim, start, end, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
+        given: list[object] = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
+        dim, start, end, step = given
         whole = start in (0, None) and (end is None or (isinstance(end, int) and end >= _END))
         if not whole or not isinstance(step, int) or (step != 1 and dim not in strides):
             return None, (1, 1)
-        if dim in strides:
-            strides[int(dim)] *= step  # type: ignore[call-overload, arg-type]
+        if isinstance(dim, int) and dim in strides:
+            strides[dim] *= step
         node = node.args[0]
     return (node if isinstance(node, Node) else None), (strides[2], strides[3])

@@ -41,7 +41,7 @@ def _score(program: Program, channels: Channels, evidence: Evidence) -> Mapping[
         for start in range(0, len(target), _BATCH):
             part = slice(start, start + _BATCH)
             network.zero_grad(set_to_none=True)
-            _loss(network(*(x[part] for x in inputs)), target[part]).backward()
+            torch.autograd.backward(_loss(network(*(x[part] for x in inputs)), target[part]))
             products = {n: w.detach() * w.grad for n, w in named.items() if w.grad is not None}
             for name, members in readers.items():
                 gates = [unit_sums(products[m.parameter], m) for m in members if m.parameter in products]
