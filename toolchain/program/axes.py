@@ -1,0 +1,113 @@
+"""Labelled shapes and operator calls: what a rule reads and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils._sympy.functions import FloorDiv  # noqa: F401 - makes the symbols' functions known to sympy
+
+from toolchain.program.labels import Vector
+
+_PRIMES: Final = (13, 17, 19, 23, 29, 31, 37, 41)
+"""Sizes that stand for symbolic dimensions: they divide no usual width, so that reshapes stay readable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """The shape of a tensor with symbols replaced by numbers, and a label vector for each dimension."""
+
+    shape: tuple[int, ...]
+    labels: tuple[Vector, ...]
+
+    def __len__(self) -> int:
+        return len(self.shape)
+
+    def dim(self, dim: int) -> int:
+        """A dimension counted from the front."""
+        return dim % len(self.shape) if self.shape else 0
+
+
+Value = Axes | tuple[Axes | None, ...] | None
+"""What a node of the graph yields: a tensor, several, or none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """An operator call of the graph with its arguments by name, defaults filled in."""
+
+    node: Node
+    op: str
+    arguments: dict[str, Any]
+    positions: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments.get(name)
+
+    def put(self, name: str, value: object) -> None:
+        """Change an argument of the node."""
+        position = self.positions.index(name)
+        if position < len(self.node.args):
+            self.node.update_arg(position, value)
+        else:
+            self.node.update_kwarg(name, value)
+
+    def tensors(self) -> Iterator[Node]:
+        """Every node among the arguments that yields a tensor, in order."""
+        for value in self.arguments.values():
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, Node) and isinstance(item.meta.get("val"), Tensor):
+                    yield item
+
+
+def call_of(node: Node) -> Call | None:
+    """The node as an operator call; None for what is no ATen operator."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    schema = node.target._schema
+    arguments: dict[str, Any] = {}
+    names = tuple(a.name for a in schema.arguments)
+    for position, argument in enumerate(schema.arguments):
+        if position < len(node.args):
+            arguments[argument.name] = node.args[position]
+        elif argument.name in node.kwargs:
+            arguments[argument.name] = node.kwargs[argument.name]
+        elif argument.has_default_value():
+            arguments[argument.name] = argument.default_value
+    base = schema.name.split("::")[-1]
+    inplace = base.endswith("_") and not base.endswith("__")
+    return Call(node=node, op=base[:-1] if inplace else base, arguments=arguments, positions=names)
+
+
+class Sizes:
+    """Numbers for symbolic sizes; one prime a symbol, the same throughout a graph."""
+
+    def __init__(self) -> None:
+        self._symbols: dict[str, int] = {}
+        self._known: dict[str, int] = {}
+
+    def shape(self, value: Tensor) -> tuple[int, ...]:
+        """The shape of a fake tensor in numbers."""
+        return tuple(self.number(size) for size in value.shape)
+
+    def number(self, size: Any) -> int:
+        """A size in numbers."""
+        if isinstance(size, int):
+            return size
+        text = str(size)
+        if text not in self._known:
+            expression = size.node.expr
+            for symbol in sorted(expression.free_symbols, key=str):
+                self._symbols.setdefault(str(symbol), _PRIMES[len(self._symbols) % len(_PRIMES)])
+            numbers = {s: self._symbols[str(s)] for s in expression.free_symbols}
+            self._known[text] = int(expression.subs(numbers))
+        return self._known[text]
+
+
+def plain(shape: Sequence[int]) -> Axes:
+    """A shape of which nothing may be removed."""
+    return Axes(shape=tuple(shape), labels=(None,) * len(shape))

@@ -1,0 +1,200 @@
+"""Operators that contract dimensions: convolutions, matrix products, attention, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from torch.fx import Node
+
+from toolchain.program.axes import Axes, Call, Value
+from toolchain.program.labels import Vector
+from toolchain.program.tracing import Rule, Tracing, freeze_all
+
+
+def convolution(t: Tracing, call: Call) -> Value:
+    """Given: x [n, c, ...], weight [o, c / groups, ...]. Result: [n, o, ...].
+
+    With groups, channels are (group, index in the group): whole groups go on both sides, and an index goes in
+    all groups at once.
+    """
+    if call["transposed"]:
+        return transposed(t, call)
+    x, weight, bias = _operands(t, call)
+    channel = len(x) - len(weight) + 1
+    groups = call["groups"]
+    result = weight.labels[0]
+    if groups == 1:
+        t.tie(x.labels[channel], weight.labels[1], call)
+    else:
+        why = f"{call.node.name}: {groups} groups"
+        source = t.labels.split(x.labels[channel], [groups, weight.shape[1]], why)
+        target = t.labels.split(result, [groups, weight.shape[0] // groups], why)
+        if weight.shape[1] > 1:
+            t.tie(source[1], weight.labels[1], call)
+        t.tie(source[0], target[0], call)
+        t.facts[call.node] = {"groups": target[0]}
+    return _filtered(t, call, x, weight, bias, channel, result)
+
+
+def transposed(t: Tracing, call: Call) -> Value:
+    """Given: x [n, c, ...], weight [c, o / groups, ...]. Result: [n, o, ...]."""
+    x, weight, bias = _operands(t, call)
+    channel = len(x) - len(weight) + 1
+    groups = call["groups"]
+    t.tie(x.labels[channel], weight.labels[0], call)
+    result = weight.labels[1]
+    if groups > 1:
+        why = f"{call.node.name}: {groups} groups"
+        source = t.labels.split(x.labels[channel], [groups, weight.shape[0] // groups], why)
+        t.facts[call.node] = {"groups": source[0]}
+        result = t.labels.merge([source[0], weight.labels[1]], [groups, weight.shape[1]])
+    return _filtered(t, call, x, weight, bias, channel, result)
+
+
+def _operands(t: Tracing, call: Call) -> tuple[Axes, Axes, Axes | None]:
+    return t.axes(call["input"]), t.axes(call["weight"]), t.maybe(call["bias"])
+
+
+def _filtered(
+    t: Tracing, call: Call, x: Axes, weight: Axes, bias: Axes | None, channel: int, result: Vector
+) -> Value:
+    """The result of a convolution; kernel and image dimensions stay."""
+    t.freeze(x, range(channel + 1, len(x)), f"{call.node.name}: an image dimension of a convolution")
+    t.freeze(weight, range(2, len(weight)), "kernel")
+    if bias is not None:
+        t.tie(result, bias.labels[0], call)
+    return t.yields(call.node, {**dict(enumerate(x.labels[:channel])), channel: result})
+
+
+def linear(t: Tracing, call: Call) -> Value:
+    """Given: x [..., i], weight [o, i]. Result: [..., o]."""
+    x, weight, bias = _operands(t, call)
+    t.tie(x.labels[-1], weight.labels[-1], call)
+    result = weight.labels[0] if len(weight) == 2 else None
+    if bias is not None and bias.shape:
+        t.tie(result, bias.labels[-1], call)
+    labels = dict(enumerate(x.labels[:-1]))
+    if len(weight) == 2:
+        labels[len(x) - 1] = result
+    return t.yields(call.node, labels)
+
+
+def contract(t: Tracing, call: Call, operands: Sequence[Axes], letters: Sequence[str], result: str) -> Value:
+    """An einsum over labelled operands: a letter stands for one dimension throughout."""
+    known: dict[str, Vector] = {}
+    sizes: dict[str, int] = {}
+    for axes, names in zip(operands, letters, strict=True):
+        for letter, vector, size in zip(names, axes.labels, axes.shape, strict=True):
+            if names.count(letter) > 1:
+                return freeze_all(t, call.node)
+            if size == 1:
+                continue
+            known[letter] = t.tie(known[letter], vector, call) if letter in sizes else vector
+            sizes[letter] = size
+    t.restricted[call.node] = ()
+    return t.yields(call.node, {d: known.get(letter) for d, letter in enumerate(result)})
+
+
+def matmul(t: Tracing, call: Call) -> Value:
+    """Given: a [..., n, k], b [..., k, m]. Result: [..., n, m]; the leading dimensions broadcast."""
+    names = [n for n in call.positions if n in ("self", "other", "mat2", "tensor2", "batch1", "batch2", "mat1")]
+    first, second = (
+        t.axes(call[n]) for n in (names if "batch1" not in names and "mat1" not in names else names[-2:])
+    )
+    batch = "abcdefg"
+    one = (batch[-(len(first) - 2) :] if len(first) > 2 else "") + ("nk" if len(first) > 1 else "k")
+    two = (batch[-(len(second) - 2) :] if len(second) > 2 else "") + ("km" if len(second) > 1 else "k")
+    lead = max(one[:-2], two[:-2], key=len)
+    tail = ("n" if len(first) > 1 else "") + ("m" if len(second) > 1 else "")
+    value = contract(t, call, [first, second], [one, two], lead + tail)
+    added = t.maybe(call["self"]) if call.op in ("addmm", "baddbmm", "addbmm", "addmv") else None
+    if added is not None and isinstance(value, Axes):
+        for d in range(1, len(added) + 1):
+            if added.shape[-d] == value.shape[-d] and value.shape[-d] != 1:
+                t.tie(value.labels[-d], added.labels[-d], call)
+    return value
+
+
+def einsum(t: Tracing, call: Call) -> Value:
+    """Any einsum without repeated letters in one operand; `...` stands for leading dimensions."""
+    operands = [t.axes(node) for node in call["tensors"]]
+    equation = str(call["equation"]).replace(" ", "")
+    left, _, right = equation.partition("->")
+    terms = left.split(",")
+    width = max((len(o) - len(n.replace("...", "")) for o, n in zip(operands, terms, strict=True)), default=0)
+    dots = "0123456789"[10 - width :] if width else ""
+    letters = []
+    for axes, names in zip(operands, terms, strict=True):
+        own = len(axes) - len(names.replace("...", ""))
+        letters.append(names.replace("...", dots[len(dots) - own :] if own else ""))
+    if "->" not in equation:
+        plain = "".join(terms).replace(".", "")
+        right = ("..." if "..." in left else "") + "".join(sorted(c for c in set(plain) if plain.count(c) == 1))
+    return contract(t, call, operands, letters, right.replace("...", dots))
+
+
+def attention(t: Tracing, call: Call) -> Value:
+    """Given: q [..., h, l, e], k [..., h, s, e], v [..., h, s, f]. Result: [..., h, l, f].
+
+    Heads go together in all three; with grouped queries, a key's head goes with its run of query heads.
+    """
+    q, k, v = (t.axes(call[name]) for name in ("query", "key", "value"))
+    t.tie(q.labels[-1], k.labels[-1], call)
+    t.tie(k.labels[-2], v.labels[-2], call)
+    t.freeze(k, [len(k) - 2], f"{call.node.name}: softmax over this dimension")
+    t.freeze(q, [len(q) - 2], f"{call.node.name}: rows of attention")
+    lead = list(q.labels[:-2])
+    for d in range(len(q) - 2):
+        at = d - len(q)
+        if len(k) >= -at and k.shape[at] == q.shape[d] and v.shape[at] == q.shape[d]:
+            lead[d] = t.tie(t.tie(q.labels[d], k.labels[at], call), v.labels[at], call)
+        elif len(k) >= -at and k.shape[at] > 1:
+            t.tie(k.labels[at], v.labels[at], call)
+            runs = [k.shape[at], q.shape[d] // k.shape[at]]
+            parts = t.labels.split(q.labels[d], runs, f"{call.node.name}: grouped queries")
+            t.tie(parts[0], k.labels[at], call)
+    mask = t.maybe(call["attn_mask"])
+    if mask is not None:
+        for d in range(1, len(mask) + 1):
+            if mask.shape[-d] != 1:
+                own = (None, None, *lead[::-1])[d - 1]
+                t.tie(mask.labels[-d], own, call)
+    t.restricted[call.node] = ()
+    return t.yields(call.node, {**dict(enumerate(lead)), len(q) - 1: v.labels[-1]})
+
+
+def embedding(t: Tracing, call: Call) -> Value:
+    """Given: weight [entries, d], indices [...]. Result: [..., d]; the entries stay."""
+    table, indices = t.axes(call["weight"]), t.axes(call["indices"])
+    t.freeze(table, [0], f"{call.node.name}: entries of a table")
+    t.freeze(indices, range(len(indices)), f"{call.node.name}: used as numbers")
+    return t.yields(call.node, {len(indices): table.labels[1]})
+
+
+def recurrent(t: Tracing, call: Call) -> Value:
+    """Recurrent layers keep all their channels."""
+    for node in call.tensors():
+        axes = t.axes(node)
+        t.freeze(axes, range(len(axes)), f"{call.node.name}: recurrent layers ({call.op}) are kept whole")
+    value: Any = call.node.meta["val"]
+    return tuple(Axes(shape=t.sizes.shape(v), labels=(None,) * v.dim()) for v in value)
+
+
+def weight_operand(call: Call) -> Node | None:
+    """The operand that holds the weights of a convolution or linear layer."""
+    node = call["weight"]
+    return node if isinstance(node, Node) else None
+
+
+_CONVOLUTIONS: Final = "conv1d conv2d conv3d convolution _convolution".split()
+RULES: Final[dict[str, Rule]] = {
+    **dict.fromkeys(_CONVOLUTIONS, convolution),
+    **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], transposed),
+    **dict.fromkeys("matmul mm bmm mv dot addmm baddbmm".split(), matmul),
+    **dict.fromkeys("lstm gru rnn_tanh rnn_relu".split(), recurrent),
+    "linear": linear,
+    "einsum": einsum,
+    "scaled_dot_product_attention": attention,
+    "embedding": embedding,
+}

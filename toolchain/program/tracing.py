@@ -1,0 +1,167 @@
+"""Pushing labels through the graph: one rule an operator, in graph order."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from toolchain.program.axes import Axes, Call, Sizes, Value, call_of, plain
+from toolchain.program.labels import Labels, Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracing:
+    """What is known of a graph's channels so far; rules add to it.
+
+    `facts` holds what a rule wants to tell the rewriting of its node (vectors by name). `restricted` holds,
+    for operators that compute over a removable dimension, these dimensions of their (first) input.
+    """
+
+    module: GraphModule
+    labels: Labels = field(default_factory=Labels)
+    sizes: Sizes = field(default_factory=Sizes)
+    values: dict[Node, Value] = field(default_factory=dict)
+    parameters: dict[str, Axes] = field(default_factory=dict)
+    same: dict[int, str] = field(default_factory=dict)
+    facts: dict[Node, dict[str, Vector]] = field(default_factory=dict)
+    restricted: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    notes: list[tuple[Vector, str]] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+    def axes(self, node: Any) -> Axes:
+        """The labelled shape of a tensor argument."""
+        value = self.values[node]
+        assert isinstance(value, Axes), node
+        return value
+
+    def maybe(self, node: Any) -> Axes | None:
+        """The labelled shape of an optional tensor argument."""
+        return self.axes(node) if isinstance(node, Node) and isinstance(self.values[node], Axes) else None
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """The shape of what the node yields."""
+        return self.sizes.shape(node.meta["val"])
+
+    def tie(self, first: Vector, second: Vector, call: Call) -> Vector:
+        """Positions of both exist together, because of `call`."""
+        return self.labels.tie(first, second, f"tied by {call.node.name} ({call.op}) to what cannot be removed")
+
+    def freeze(self, axes: Axes | None, dims: Iterable[int], reason: str) -> None:
+        """Nothing along these dimensions may be removed."""
+        for dim in dims if axes is not None else ():
+            assert axes is not None
+            self.labels.freeze(axes.labels[dim], reason)
+
+    def restrict(self, call: Call, dims: Sequence[int], axes: Axes, note: str) -> None:
+        """Remember that `call` computes over removable dimensions of its first input."""
+        labelled = tuple(d for d in dims if axes.labels[d] is not None)
+        if labelled:
+            self.restricted[call.node] = labelled
+            self.notes.extend((axes.labels[d], note) for d in labelled)
+
+    def yields(self, node: Node, labels: Mapping[int, Vector]) -> Axes:
+        """Axes of the node's shape with these labels."""
+        shape = self.shape(node)
+        return Axes(
+            shape=shape, labels=tuple(labels.get(d) if n != 1 else None for d, n in enumerate(shape))
+        )
+
+    def parameter(self, node: Node) -> Value:
+        """Fresh labels for a parameter, buffer or constant; the same ones wherever the tensor is used."""
+        name = str(node.target)
+        tensor: Any = self.module
+        for part in name.split("."):
+            tensor = getattr(tensor, part)
+        if not isinstance(tensor, Tensor):
+            return None
+        name = self.same.setdefault(id(tensor), name)
+        if name not in self.parameters:
+            depth = 2 if _is_kernel(node) else tensor.dim()
+            labels = tuple(self.labels.mint(n) if d < depth else None for d, n in enumerate(tensor.shape))
+            self.parameters[name] = Axes(shape=tuple(tensor.shape), labels=labels)
+        return self.parameters[name]
+
+
+Rule = Callable[[Tracing, Call], Value]
+
+
+def trace(module: GraphModule, rules: Mapping[str, Rule], pointwise: Rule) -> Tracing:
+    """Label every tensor of the graph. What reaches an output stays; so does what has no rule."""
+    tracing = Tracing(module=module)
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            tracing.values[node] = tracing.parameter(node)
+        elif node.op == "output":
+            for output in node.all_input_nodes:
+                axes = tracing.maybe(output)
+                tracing.freeze(axes, range(len(axes or ())), "reaches an output of the network")
+        elif node.op == "placeholder":
+            tracing.values[node] = _untouched(tracing, node)
+        else:
+            tracing.values[node] = _apply(tracing, node, rules, pointwise)
+    return tracing
+
+
+def _apply(tracing: Tracing, node: Node, rules: Mapping[str, Rule], pointwise: Rule) -> Value:
+    if node.target is operator.getitem and isinstance(tracing.values[node.args[0]], tuple):  # type: ignore[index]
+        return tracing.values[node.args[0]][node.args[1]]  # type: ignore[index, return-value, call-overload]
+    call = call_of(node)
+    if call is None:
+        return _untouched(tracing, node) if not _tensor_inputs(node) else freeze_all(tracing, node)
+    rule = rules.get(call.op)
+    if rule is None and torch.Tag.pointwise in node.target.tags:  # type: ignore[union-attr]
+        rule = pointwise
+    if rule is not None:
+        return rule(tracing, call)
+    return freeze_all(tracing, node)
+
+
+def freeze_all(tracing: Tracing, node: Node) -> Value:
+    """The safe way out: nothing of the node's inputs may be removed."""
+    if not _yields_tensor(node) and not _mutates(node):
+        return None
+    name = str(node.target)
+    tracing.unknown[name] = tracing.unknown.get(name, 0) + 1
+    for used in node.all_input_nodes:
+        value = tracing.values.get(used)
+        for axes in value if isinstance(value, tuple) else (value,):
+            tracing.freeze(axes, range(len(axes or ())), f"{node.name} ({name}) has no rule")
+    return _untouched(tracing, node)
+
+
+def _untouched(tracing: Tracing, node: Node) -> Value:
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return plain(tracing.sizes.shape(value))
+    if isinstance(value, list | tuple):
+        return tuple(plain(tracing.sizes.shape(v)) if isinstance(v, Tensor) else None for v in value)
+    return None
+
+
+def _tensor_inputs(node: Node) -> bool:
+    return any(_yields_tensor(used) for used in node.all_input_nodes)
+
+
+def _yields_tensor(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) or (
+        isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value)
+    )
+
+
+def _mutates(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_kernel(node: Node) -> bool:
+    """Used by convolutions only, as their weight: dimensions past the second are no channels."""
+    calls = [call_of(user) for user in node.users]
+    return bool(calls) and all(
+        c is not None and c.op.startswith(("conv", "_convolution")) and c["weight"] is node for c in calls
+    )
