@@ -131,6 +131,7 @@ def _plan(run: Run, choice: Choice) -> dict[str, Any]:
         "estimate_ms": None if plan.estimate is None else plan.estimate.ms,
         "estimate_source": None if plan.estimate is None else plan.estimate.source,
         "damage": plan.damage,
+        "dropped": list(plan.dropped),
         "reason": choice.reason,
         "widths": widths,
         "candidates": [dict(row) for row in choice.candidates],

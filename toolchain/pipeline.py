@@ -38,7 +38,8 @@ from toolchain.values import Program, Report, Request
 
 ATTEMPTS: Final = 3
 """How often a network may be planned and fine-tuned before the run gives up on a measured overshoot."""
-CALIBRATION: Final = 512
+CALIBRATION: Final = 128
+"""Training samples for int8 calibration; four times as many changed top-1 by under 0.1 points."""
 
 
 def compress(request: Request, progress: Progress | None = None) -> Report:

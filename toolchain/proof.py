@@ -21,7 +21,7 @@ from toolchain.verify.parity import check_coreml, check_float, check_quantized
 FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4)
 CLEARER: Final = 2
 """How often an inconclusive measurement is repeated with twice the trials."""
-AGREEING: Final = 1000
+AGREEING: Final = 500
 """Validation samples, about, on which a quantized file's decisions are compared with the program's."""
 COMPARED: Final = 32
 """Real inputs on which float files are compared with the program."""
