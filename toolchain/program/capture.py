@@ -145,6 +145,8 @@ def _program(
 ) -> Program:
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
+    for blocked in ("train", "eval"):  # torch.export makes these raise; the mode is in the graph (see switch)
+        module.__dict__.pop(blocked, None)
     found = flatten_signature(module, exported, input_names)
     fold(module)
     return Program(

@@ -1,0 +1,142 @@
+"""Applying a choice of channels: slice the parameters, rewrite the constants that depend on widths.
+
+`apply` gives the pruned program, `mask` its oracle: the original with the removed elements zeroed.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from toolchain.errors import InputError
+from toolchain.program.axes import Axes, call_of
+from toolchain.program.channels import Analysis, examine
+from toolchain.program.constants import REWRITES, Cutting
+from toolchain.program.masking import restrict
+from toolchain.values import Channels, Program
+
+Keep = Mapping[str, tuple[int, ...]]
+
+
+def apply(program: Program, channels: Channels, keep: Keep) -> Program:
+    """The program with only the units `keep[group]` of each named group; groups not named stay whole.
+
+    Parameters and buffers are sliced into new tensors, sizes in the graph are rewritten; the program handed in
+    is not changed. The result can be analysed, trained, exported and pruned again.
+
+    Args:
+        program: what was analysed.
+        channels: what `analyse(program)` gave.
+        keep: ascending unit numbers by group name, at least one each.
+
+    Raises:
+        InputError: an unknown group or unit, no unit left, or units out of order.
+    """
+    analysis = examine(program)
+    _check(channels, analysis, keep)
+    cutting = _cutting(program, analysis, keep, sliced=True)
+    for node in list(cutting.module.graph.nodes):
+        call = call_of(node)
+        if call is not None and call.op in REWRITES:
+            REWRITES[call.op](cutting, call)
+    for node, origin in list(cutting.origin.items()):
+        node.meta["val"] = _resized(cutting, analysis.tracing.values.get(origin), node.meta.get("val"))
+    return _finished(program, cutting.module)
+
+
+def mask(program: Program, channels: Channels, keep: Keep) -> Program:
+    """The oracle: the original, of unchanged shape, with the elements zeroed that `apply` removes.
+
+    Where an operator computes statistics over a removable dimension, they are restricted to what is kept.
+    Its graph holds plain Python functions: it can be run, not exported.
+    """
+    analysis = examine(program)
+    _check(channels, analysis, keep)
+    cutting = _cutting(program, analysis, keep, sliced=False)
+    with torch.no_grad():
+        for name, axes in analysis.tracing.parameters.items():
+            tensor = _attribute(cutting.module, name)
+            if tensor.dtype.is_floating_point:
+                for dim, kept in cutting.partly_kept(axes).items():
+                    tensor.index_fill_(dim, (~kept).nonzero().flatten(), 0)
+    restrict(cutting)
+    return _finished(program, cutting.module)
+
+
+def _check(channels: Channels, analysis: Analysis, keep: Keep) -> None:
+    known = {g.name: g.size for g in analysis.channels.groups}
+    if {g.name: g.size for g in channels.groups} != known:
+        raise InputError("these channel groups are not those of the program", hint="analyse the program again")
+    for name, units in keep.items():
+        if name not in known:
+            raise InputError(f"the network has no channel group '{name}'", hint=f"known: {', '.join(known)}")
+        if not units or list(units) != sorted(set(units)) or units[0] < 0 or units[-1] >= known[name]:
+            raise InputError(
+                f"group '{name}': the kept units must be ascending numbers in 0-{known[name] - 1}, at least one"
+            )
+
+
+def _cutting(program: Program, analysis: Analysis, keep: Keep, *, sliced: bool) -> Cutting:
+    """A copy of the graph beside its analysis; parameters already sliced, or copied whole."""
+    stays = analysis.kept_atoms(keep)
+    cutting = Cutting(analysis=analysis, stays=stays, module=program.module, origin={})
+    memo: dict[int, Any] = {}
+    if sliced:
+        for name, axes in analysis.tracing.parameters.items():
+            tensor = _attribute(program.module, name)
+            memo[id(tensor)] = _sliced(tensor, cutting.partly_kept(axes))
+    module = copy.deepcopy(program.module, memo)
+    origin = dict(zip(module.graph.nodes, program.module.graph.nodes, strict=True))
+    return replace(cutting, module=module, origin=origin)
+
+
+def _sliced(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    result = tensor.detach()
+    for dim, positions in kept.items():
+        result = result.index_select(dim, positions.nonzero().flatten())
+    if not kept:
+        result = result.clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(result, requires_grad=tensor.requires_grad)
+    return result
+
+
+def _attribute(module: nn.Module, name: str) -> Tensor:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _resized(cutting: Cutting, value: object, meta: Any) -> Any:
+    """The fake tensor(s) of a node in their new shape."""
+    if isinstance(value, tuple) and isinstance(meta, list | tuple):
+        return type(meta)(_resized(cutting, v, m) for v, m in zip(value, meta, strict=True))
+    if not isinstance(value, Axes) or not isinstance(meta, Tensor):
+        return meta
+    kept = cutting.partly_kept(value)
+    if not kept:
+        return meta
+    shape = list(meta.shape)
+    for dim, positions in kept.items():
+        new, old = int(positions.sum()), value.shape[dim]
+        symbolic = not isinstance(shape[dim], int)
+        shape[dim] = operator.floordiv(shape[dim] * new, old) if symbolic else new
+    return meta.new_empty(shape)
+
+
+def _finished(program: Program, module: GraphModule) -> Program:
+    module.graph.lint()
+    module.recompile()
+    return replace(program, module=module)
+
+
+__all__ = ["Keep", "Node", "apply", "mask"]
