@@ -19,7 +19,7 @@ from toolchain.closing import Choice, close_loop_again
 from toolchain.contracts import Data, Device, Progress, Silent, Target
 from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
-from toolchain.errors import BudgetError
+from toolchain.errors import BudgetError, InputError
 from toolchain.load import load
 from toolchain.plain import to_plain
 from toolchain.planning import decide, replay
@@ -29,7 +29,7 @@ from toolchain.program.cost import cost
 from toolchain.proof import Proof, prove
 from toolchain.prune.planfile import plan_text
 from toolchain.report.folder import write_reports
-from toolchain.run import Run
+from toolchain.run import Run, clocked
 from toolchain.stages import Stages
 from toolchain.train.data import open_data
 from toolchain.train.loop import FineTuned, fine_tune
@@ -68,25 +68,34 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
 def open_run(request: Request, progress: Progress) -> Run:
     """Check, load and connect everything a run needs; fails before anything is written."""
     refuse_foreign_folder(request.out)
+    _require_work(request)
     target: Target = registry.find("targets", "TARGET", request.target)
     require_formats(request.formats)
     criterion_named(request)
     metric = resolve(request.metric)
-    progress.stage("Loading the network")
-    program = load(
-        request.model, input_shape=request.input_shape, arch=request.arch, trust_pickle=request.trust_pickle
-    )
+    seconds: dict[str, float] = {}
+    with clocked(seconds, "capture"):
+        progress.stage("Loading the network")
+        program = load(
+            request.model,
+            input_shape=request.input_shape,
+            arch=request.arch,
+            trust_pickle=request.trust_pickle,
+        )
     data = None
     if request.data is not None:
-        progress.stage("Reading the data")
-        data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
+        with clocked(seconds, "data"):
+            progress.stage("Reading the data")
+            data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
         program = replace(program, classes=program.classes or data.classes)
-    progress.stage("Analysing the channels")
+    with clocked(seconds, "capture"):
+        progress.stage("Analysing the channels")
+        channels = analyse(program)
     device: Device = target.connect()
-    run = Run(
+    return Run(
         request=request,
         program=program,
-        channels=analyse(program),
+        channels=channels,
         data=data,
         metric=metric,
         target=target,
@@ -94,12 +103,27 @@ def open_run(request: Request, progress: Progress) -> Run:
         stages=Stages(root=work_folder(request.out)),
         material=_material(request, program, data),
         progress=progress,
+        seconds=seconds,
+        notes=_first_notes(data),
     )
+
+
+def _require_work(request: Request) -> None:
+    """`--resume` and `--finish` speak of an earlier run; say so when there is none."""
+    work = work_folder(request.out)
+    if (request.resume or request.finish) and not work.is_dir():
+        raise InputError(
+            f"nothing to resume: {work} does not exist", hint="run without --resume and --finish"
+        )
+
+
+def _first_notes(data: Data | None) -> list[str]:
     if data is None:
-        run.notes.append("no data given: accuracy not measured; int8 not possible; no fine-tuning")
-    elif data.skipped:
-        run.notes.append(f"{len(data.skipped)} unreadable images were skipped: {', '.join(data.skipped[:3])}")
-    return run
+        return ["no data given: accuracy not measured; int8 not possible; no fine-tuning"]
+    if data.skipped:
+        some = ", ".join(data.skipped[:3])
+        return [f"{len(data.skipped)} unreadable images were skipped: {some}"]
+    return []
 
 
 def _material(request: Request, program: Program, data: Data | None) -> Material:

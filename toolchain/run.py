@@ -44,11 +44,18 @@ class Run:
     def stage(self, title: str, clock: str) -> Iterator[None]:
         """Announce a stage and add its wall time to `seconds[clock]`."""
         self.progress.stage(title)
-        start = time.monotonic()
-        try:
+        with clocked(self.seconds, clock):
             yield
-        finally:
-            self.seconds[clock] = self.seconds.get(clock, 0.0) + time.monotonic() - start
+
+
+@contextmanager
+def clocked(seconds: dict[str, float], clock: str) -> Iterator[None]:
+    """Add the wall time of the body to `seconds[clock]`."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[clock] = seconds.get(clock, 0.0) + time.monotonic() - start
 
 
 def build_for(run: Run, program: Program, combinations: Sequence[Combination]) -> dict[Combination, Artifact]:
