@@ -106,21 +106,43 @@ def _pooled(tracing: Tracing) -> Analysis:
     classes = np.zeros(count, np.int64)
     first = np.full(count, np.iinfo(np.int64).max)
     found = list(_occurrences(tracing))
-    fresh = 1
     place = 0
     for _, _, columns in found:
-        for number, column in enumerate(columns):
-            others = columns[:number] + columns[number + 1 :]
+        for column in columns:
             at = np.flatnonzero(column != FIXED)
             np.minimum.at(first, column[at], place + at)
-            for rows in _by_company(others, at):
-                atoms, times = np.unique(column[rows], return_counts=True)
-                pairs = np.stack([classes[atoms], times])
-                _, inverse = np.unique(pairs, axis=1, return_inverse=True)
-                classes[atoms] = fresh + inverse.reshape(-1)
-                fresh += int(inverse.max()) + 1
         place += len(columns[0])
-    return _grouped(tracing, found, classes, first)
+    fresh = 1
+    done: set[tuple[bytes, ...]] = set()
+    for columns in (*(c for _, _, c in found), *_activations(tracing)):
+        key = tuple(c.tobytes() for c in columns)
+        if key not in done:
+            fresh = _refine(classes, columns, fresh)
+            done.add(key)
+    return _grouped(tracing, found, np.where(first < np.iinfo(np.int64).max, classes, 0), first)
+
+
+def _refine(classes: Ints, columns: list[Ints], fresh: int) -> int:
+    """Tell apart atoms of one class that occur here unequally often, or in different company."""
+    for number, column in enumerate(columns):
+        others = columns[:number] + columns[number + 1 :]
+        for rows in _by_company(others, np.flatnonzero(column != FIXED)):
+            atoms, times = np.unique(column[rows], return_counts=True)
+            _, inverse = np.unique(classes[atoms] * (len(column) + 1) + times, return_inverse=True)
+            classes[atoms] = fresh + inverse
+            fresh += int(inverse.max()) + 1
+    return fresh
+
+
+def _activations(tracing: Tracing) -> Iterator[list[Ints]]:
+    """Columns of the other labelled dimensions, so that every tensor's width follows from kept counts."""
+    seen = {id(v) for axes in tracing.parameters.values() for v in axes.labels}
+    for value in tracing.values.values():
+        for axes in value if isinstance(value, tuple) else (value,):
+            for vector in axes.labels if axes is not None else ():
+                if vector is not None and id(vector) not in seen:
+                    seen.add(id(vector))
+                    yield tracing.labels.atoms(vector)
 
 
 def _by_company(others: list[Ints], at: Ints) -> Iterator[Ints]:

@@ -114,13 +114,16 @@ class Labels:
         one, other = self.roots(first), self.roots(second)
         plain = (one == FIXED) | (other == FIXED) | (one == other)
         result = np.where(one == FIXED, other, one)
-        for at in np.flatnonzero(~plain):
-            key = (int(min(one[at], other[at])), int(max(one[at], other[at])))
-            if key not in self._pairs:
-                made = self._new(1)
-                self._left[made], self._right[made] = one[at], other[at]
-                self._pairs[key] = int(made[0])
-            result[at] = self._pairs[key]
+        open_ = np.flatnonzero(~plain)
+        low, high = np.minimum(one[open_], other[open_]), np.maximum(one[open_], other[open_])
+        keys = list(zip(low.tolist(), high.tolist(), strict=True))
+        missing = [place for place, key in enumerate(keys) if key not in self._pairs]
+        if missing:
+            made = self._new(len(missing))
+            self._left[made], self._right[made] = one[open_[missing]], other[open_[missing]]
+            for place, label in zip(missing, made.tolist(), strict=True):
+                self._pairs.setdefault(keys[place], label)
+        result[open_] = [self._pairs[key] for key in keys]
         return result
 
     def merge(self, vectors: Sequence[Vector], sizes: Sequence[int]) -> Vector:
@@ -185,12 +188,13 @@ class Labels:
         left, right = self.roots(self._left[products]), self.roots(self._right[products])
         plain = (left == FIXED) | (right == FIXED) | (left == right)
         becomes = np.where(left == FIXED, right, left)
-        for product, factor, origin in zip(
-            products[plain], becomes[plain], self._left[products][plain], strict=True
-        ):
-            self._left[product] = self._right[product] = 0
-            self._parent[product] = factor if factor != FIXED else self._find(np.array([origin]))[0]
-        return bool(plain.any())
+        if not plain.any():
+            return False
+        gone, becomes = products[plain], becomes[plain]
+        becomes = np.where(becomes == FIXED, self._find(self._left[gone]), becomes)
+        self._left[gone] = self._right[gone] = 0
+        self._parent[gone] = becomes
+        return True
 
     def _inherited(self, vector: Ints, reason: str) -> str:
         """The reason of the frozen labels that are tied to, `reason` where they are none of a parameter."""
@@ -210,10 +214,10 @@ class Labels:
             swapped = products[0][mixed]
             atom = np.where(swapped, other[mixed], one[mixed])
             product = np.where(swapped, one[mixed], other[mixed])
-            self._define(int(atom[0]), int(product[0]), reason)
-            for a, p in zip(atom[1:], product[1:], strict=True):
-                if self._parent[a] == a and self._parent[p] == p and self._left[p]:
-                    self._define(int(a), int(p), reason)
+            if np.isin(atom, np.concatenate(self.atoms(product))).any():
+                self._define(int(atom[0]), int(product[0]), reason)
+            else:
+                self._parent[atom[::-1]] = product[::-1]
             return
         low, high = np.minimum(one, other), np.maximum(one, other)
         self._parent[high] = low
@@ -236,9 +240,10 @@ class Labels:
             if self._matches(left, first) and self._matches(right, second):
                 self.tie(left.copy(), first.copy(), reason)
                 self.tie(right.copy(), second.copy(), reason)
-                for a, b in zip(self._find(one), self._find(other), strict=True):
-                    if a != b:
-                        self._parent[a] = b
+                for a, b in zip(one.tolist(), other.tolist(), strict=True):
+                    low, high = self._find(np.array([a, b])).tolist()
+                    if low != high and self._left[low] and self._left[high]:
+                        self._parent[low] = high
                 return
         for side in (one, other):
             factors = (self._left[side], self._right[side])
