@@ -43,6 +43,15 @@ def test_page_shows_the_verdict_before_anything_else():
     assert "1 CHECK FAILED" in page
 
 
+def test_blocks_left_out_are_named_in_every_form():
+    said = "2 residual blocks left out whole: layer1.2, layer2.1"
+    record = sample_record.RECORD
+    assert all(said in form(record) for form in (render_summary, render_markdown, render_page))
+    record = copy.deepcopy(record)
+    record["plan"]["dropped"] = []
+    assert all("left out" not in form(record) for form in (render_summary, render_markdown, render_page))
+
+
 def test_markup_in_names_is_escaped():
     record = copy.deepcopy(sample_record.RECORD)
     record["model"]["name"] = "<script>alert(1)</script>"

@@ -109,6 +109,8 @@ def _plan(record: Record) -> Iterator[str]:
     yield f"Runtime {plan['runtime']}, precision {plan['precision']}, criterion {plan['criterion']}."
     if plan["estimate_ms"] is not None:
         yield f"Estimate {words.milliseconds(plan['estimate_ms'])} ({plan['estimate_source']})."
+    if words.dropped(record):
+        yield f"{words.dropped(record)}."
     rows = [
         (
             c["runtime"],

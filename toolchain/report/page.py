@@ -227,7 +227,12 @@ def _widths(record: Record) -> Iterator[str]:
     if plan is None or not plan["widths"]:
         return
     changed = any(w["before"] != w["after"] for w in plan["widths"])
-    caption = "Output channels of each layer." if changed else "Nothing was pruned: every layer is as it was."
+    dropped = words.dropped(record)
+    caption = "Output channels of each layer." if changed else "Every layer is as wide as it was."
+    if dropped:
+        caption = f"{caption} {dropped}."
+    elif not changed:
+        caption = "Nothing was pruned: every layer is as it was."
     yield from _section("Widths before and after", plots.widths(plan["widths"]), caption)
 
 

@@ -33,6 +33,8 @@ def _headline(record: Record) -> Iterator[str]:
     yield f"{words.headline(record)}  {record['model']['name']} on {record['target']['name']}"
     if record["plan"] is not None:
         yield record["plan"]["reason"]
+    if words.dropped(record):
+        yield words.dropped(record)
 
 
 def _budget(record: Record) -> Iterator[str]:

@@ -108,6 +108,13 @@ def headline(record: Mapping[str, Any]) -> str:
     return HEADLINES[record["verdict"]]
 
 
+def dropped(record: Mapping[str, Any]) -> str:
+    """`2 residual blocks left out whole: layer1.0, layer1.2`; empty when none was."""
+    names = (record["plan"] or {}).get("dropped") or ()
+    blocks = "residual block" if len(names) == 1 else "residual blocks"
+    return f"{len(names)} {blocks} left out whole: {', '.join(names)}" if names else ""
+
+
 def failed(record: Mapping[str, Any]) -> int:
     """How many checks failed."""
     return sum(check["status"] == "fail" for check in record["checks"])
