@@ -1,7 +1,7 @@
 """What a network would need with other widths and without some blocks, fast enough for the solver.
 
-Every amount is a sum over layers or parameters; each term depends on the few axes that touch it and is
-computed once per combination of their levels.
+Latency is a sum over layers; each term depends on the few axes that touch the layer's weight and is computed
+once per combination of their levels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from toolchain.latency.predict import LatencyModel, calibrated, sizes, volume
 from toolchain.latency.table import Axes, build_table, grid
 from toolchain.program.blocks import blocks
 from toolchain.program.channels import widths
-from toolchain.program.cost import layers
+from toolchain.program.cost import CostModel, layers
 from toolchain.program.widths import Widths
 from toolchain.prune.plan import Counts
 from toolchain.run import Combination, Run
-from toolchain.values import Block, Channels, Cost, Layer
+from toolchain.values import Block, Cost, Layer
 
 BLOCK: Final = "block "
 """Prefix that tells a block's axis from a group's."""
@@ -36,10 +36,7 @@ class Shape:
     sizes_of: Widths
     touching: Mapping[str, tuple[str, ...]]
     owner: Mapping[str, tuple[str, ...]]
-    channels: Channels
-    _terms: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    costs: CostModel
 
     def key(self, parameter: str, counts: Counts) -> tuple[int, ...] | None:
         """Levels of all axes that touch `parameter` (-1: whole); None when a dropped block holds it."""
@@ -48,23 +45,20 @@ class Shape:
         return tuple(counts.get(g, -1) for g in self.touching.get(parameter, ()))
 
     def cost(self, counts: Counts) -> Cost:
-        """Resources of the network that the counts describe; equal to `cost` of the rewritten program."""
-        macs = params = neurons = 0
+        """Resources of the network that the counts describe.
+
+        Equal to `cost` of the rewritten program, but for products of two activations inside dropped blocks,
+        which stay counted.
+        """
+        whole = self.costs.of(counts)
+        macs, params, neurons = whole.macs, whole.params, whole.neurons
         for layer in self.layers:
-            levels = self.key(layer.weight, counts)
-            if levels is not None:
-                term = self._terms.get(("layer " + layer.node, levels))
-                if term is None:
-                    term = self._terms[("layer " + layer.node, levels)] = _of_layer(self, layer, counts)
-                macs, neurons = macs + term[0], neurons + term[1]
+            if self.key(layer.weight, counts) is None:
+                gone = _of_layer(self, layer, counts)
+                macs, neurons = macs - gone[0], neurons - gone[1]
         for name, shape in self.parameters.items():
-            levels = self.key(name, counts)
-            if levels is not None:
-                term = self._terms.get((name, levels))
-                if term is None:
-                    amount = math.prod(self.sizes_of.of(name, d, counts) for d in range(len(shape)))
-                    term = self._terms[(name, levels)] = (amount, 0)
-                params += term[0]
+            if self.key(name, counts) is None:
+                params -= math.prod(self.sizes_of.of(name, d, counts) for d in range(len(shape)))
         return Cost(macs=macs, params=params, weight_bytes=4 * params, neurons=neurons)
 
 
@@ -118,7 +112,7 @@ def shape_of(run: Run) -> Shape:
         sizes_of=widths(program, run.channels),
         touching={n: tuple(g) for n, g in touching.items()},
         owner={n: tuple(b) for n, b in owner.items()},
-        channels=run.channels,
+        costs=CostModel.of_program(program, run.channels),
     )
 
 
