@@ -224,7 +224,7 @@ def _layer(module: GraphModule, sizes: Sizes, call: Call) -> Layer | None:
     if call.op in ("addmm", "mm", "matmul"):
         return _matrix_layer(sizes, call)
     weight = call["weight"]
-    name = str(weight.target) if weight.op == "get_attr" else weight.name
+    name = _first_name(module, weight) if weight.op == "get_attr" else weight.name
     shape = sizes.shape(weight.meta["val"]) if "val" in weight.meta else tuple(_tensor(module, name).shape)
     result = sizes.shape(call.node.meta["val"])
     if call.op == "linear":
@@ -256,6 +256,13 @@ def _layer(module: GraphModule, sizes: Sizes, call: Call) -> Layer | None:
         transposed=transposed,
         bias=call["bias"] is not None,
     )
+
+
+def _first_name(module: GraphModule, weight: Node) -> str:
+    """The name under which the analysis knows a parameter that has several."""
+    tensor = _tensor(module, str(weight.target))
+    names = (str(n.target) for n in weight.graph.nodes if n.op == "get_attr")
+    return next(name for name in names if _tensor(module, name) is tensor)
 
 
 def _matrix_layer(sizes: Sizes, call: Call) -> Layer:
