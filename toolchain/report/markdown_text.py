@@ -35,7 +35,8 @@ def render_markdown(record: Record) -> str:
 
 
 def _title(record: Record) -> Iterator[str]:
-    yield f"# {record['model']['name']} on {record['target']['name']}: {words.headline(record).lower()}"
+    verdict = ", ".join(filter(None, (words.headline(record), words.failures(record)))).lower()
+    yield f"# {record['model']['name']} on {record['target']['name']}: {verdict}"
     if record["plan"] is not None:
         yield f"\n{record['plan']['reason']}."
     if record["notes"]:

@@ -54,8 +54,8 @@ def _header(record: Record, title: str) -> str:
     verdict = record["verdict"].split()[0] if record["kind"] == "compress" else "measured"
     reason = record["plan"]["reason"] if record["plan"] is not None else record["target"]["summary"]
     badge = words.headline(record)
-    failed = words.failed(record)
-    wrong = f' <span class="badge over">{failed} CHECK{"S" * (failed > 1)} FAILED</span>' if failed else ""
+    failures = words.failures(record)
+    wrong = f' <span class="badge over">{failures}</span>' if failures else ""
     return (
         f'<header><span class="badge {verdict}">{badge}</span>{wrong}<h1>{escape(title)}</h1>'
         f'<p class="sub">{escape(reason)}</p></header>'

@@ -11,6 +11,8 @@ from typing import Any, Final
 WIDTH: Final = 640
 HEIGHT: Final = 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 16, 46
+CHARACTER: Final = 6.4
+"""Mean width of a label's character, in pixels."""
 BINS: Final = 48
 SHOWN: Final = 0.99
 TAIL: Final = 2.5
@@ -56,7 +58,7 @@ def scatter(points: Sequence[Point], *, budget_ms: float | None, metric_name: st
     x = _axis([0.0, *(p.high_ms for p in points), *([budget_ms] if budget_ms else [])], LEFT, WIDTH - RIGHT)
     y = _axis([p.metric for p in points], HEIGHT - BOTTOM, TOP, pad=0.25, floor=0.5)
     body = [*_grid(x, y, "latency p50 (ms)", metric_name), *_budget(x, budget_ms)]
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     for p in points:
         px, py = x.at(p.ms), y.at(p.metric)
         body.append(
@@ -64,14 +66,25 @@ def scatter(points: Sequence[Point], *, budget_ms: float | None, metric_name: st
             f' y1="{py:.1f}" y2="{py:.1f}"/>'
         )
         body.append(f'<circle class="dot {p.style}" cx="{px:.1f}" cy="{py:.1f}" r="6"/>')
-        lower = py - 11
-        while any(abs(lower - ty) < 13 and abs(px - tx) < 150 for tx, ty in taken):
-            lower += 13 if lower >= py else 0
-            lower = py + 20 if lower < py else lower
-        taken.append((px, lower))
-        anchor = "end" if px > WIDTH - 170 else "start"
-        body.append(_text("label", px, lower, p.label, anchor=anchor))
+        length = CHARACTER * len(p.label)
+        anchor = "end" if px + length > WIDTH - RIGHT else "start"
+        left = px - length if anchor == "end" else px
+        line = _free_line(left, left + length, py, taken)
+        taken.append((left, left + length, line))
+        body.append(_text("label", px, line, p.label, anchor=anchor))
     return _svg(body, HEIGHT, f"{metric_name} against latency")
+
+
+def _free_line(left: float, right: float, y: float, taken: Sequence[tuple[float, float, float]]) -> float:
+    """The height of a label from `left` to `right` beside `y` that meets none of those `taken`."""
+    lines = [y + away for step in range(len(taken) + 1) for away in (-11 - 13 * step, 20 + 13 * step)]
+    free = (
+        line
+        for line in lines
+        if TOP < line < HEIGHT - BOTTOM
+        and not any(abs(line - at) < 13 and left < end and start < right for start, end, at in taken)
+    )
+    return next(free, lines[0])
 
 
 def distribution(series: Mapping[str, Sequence[float]], *, budget_ms: float | None) -> str:

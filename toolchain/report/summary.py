@@ -30,7 +30,8 @@ def render_summary(record: Record, *, out: str | None = None) -> str:
 
 
 def _headline(record: Record) -> Iterator[str]:
-    yield f"{words.headline(record)}  {record['model']['name']} on {record['target']['name']}"
+    verdict = ", ".join(filter(None, (words.headline(record), words.failures(record))))
+    yield f"{verdict}  {record['model']['name']} on {record['target']['name']}"
     if record["plan"] is not None:
         yield record["plan"]["reason"]
     if words.dropped(record):

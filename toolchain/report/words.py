@@ -108,6 +108,12 @@ def headline(record: Mapping[str, Any]) -> str:
     return HEADLINES[record["verdict"]]
 
 
+def failures(record: Mapping[str, Any]) -> str:
+    """`2 CHECKS FAILED`; empty when none did. Belongs beside every headline."""
+    count = failed(record)
+    return f"{count} CHECK{'S' * (count > 1)} FAILED" if count else ""
+
+
 def dropped(record: Mapping[str, Any]) -> str:
     """`2 residual blocks left out whole: layer1.0, layer1.2`; empty when none was."""
     names = (record["plan"] or {}).get("dropped") or ()

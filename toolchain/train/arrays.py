@@ -95,7 +95,9 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no readable .npz file ({error})", hint=_HINT) from error
+        # numpy takes whatever it does not know for a pickle, and advises to load it as one.
+        reason = "not a numpy file" if "pickle" in str(error) else str(error)
+        raise InputError(f"{path} is no readable .npz file ({reason})", hint=_HINT) from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InputError(f"{path} holds a single array", hint=_HINT)
     found = {}
