@@ -151,7 +151,11 @@ def _round(entry: Any) -> Mapping[str, Any]:
 
 
 def _training(tuned: FineTuned) -> dict[str, Any]:
-    return {"epochs": [to_plain(epoch) for epoch in tuned.history], "best_epoch": tuned.best_epoch}
+    epochs = [
+        {"epoch": e.number, "loss": e.loss, "metric": e.metric, "lr": e.lr, "seconds": e.seconds}
+        for e in tuned.history
+    ]
+    return {"epochs": epochs, "best_epoch": tuned.best_epoch}
 
 
 def _result(run: Run, choice: Choice | None, proof: Proof) -> dict[str, Any]:
