@@ -1,4 +1,4 @@
-"""The metric: the same value however the samples are batched, the user's own functions, and what is refused."""
+"""The metric: one value however samples are batched, the user's own functions, and what is refused."""
 
 import numpy as np
 import pytest
