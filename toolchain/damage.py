@@ -1,39 +1,40 @@
 """What removing things costs, in nats: measured once per channel group and residual block.
 
-A criterion ranks the units within a group well but compares groups badly. Each group is therefore cut at
-one middle width, batch-norm statistics are re-estimated, and the divergence of its outputs from the
-original's is measured; the criterion's curve is scaled to pass through that point. A block is dropped and
-measured the same way.
+A criterion ranks the units within a group well but compares groups badly. Each group is therefore silenced
+down to one middle width, and the divergence of the outputs from the original's is measured while batch norm
+uses the batch's own statistics (as it will after fine-tuning); the criterion's curve is scaled to pass
+through that point. A block is silenced and measured the same way. One copy of the network serves all trials.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule, Node
 
 from toolchain import registry
 from toolchain.contracts import Criterion, Evidence
-from toolchain.program.blocks import drop
-from toolchain.program.rewrite import apply
-from toolchain.prune.plan import Axis, kept_units, levels, width_axis
+from toolchain.program.slices import positions
+from toolchain.prune.plan import Axis, levels, width_axis
 from toolchain.resources import BLOCK, Shape
 from toolchain.run import Run
 from toolchain.train.distil import distillation_loss
-from toolchain.train.metric import program_runner
-from toolchain.train.reestimate import reestimate_statistics
-from toolchain.values import Group, Program, Request
+from toolchain.train.metric import as_tuple
+from toolchain.train.reestimate import adaptive
+from toolchain.values import Block, Group, Request
 
 if TYPE_CHECKING:
     from toolchain.contracts import Batch
 
-SCORED: Final = 512
+SCORED: Final = 256
 """Training samples that a criterion sees."""
-JUDGED: Final = 256
-"""Training samples on which the loss of a cut is measured."""
+JUDGED: Final = 96
+"""Training samples on which the divergence of a cut is measured."""
 LEAST: Final = 1e-4
 """Damage in nats below which a cut cannot be told from none."""
 
@@ -72,16 +73,14 @@ def measure_damages(run: Run, shape: Shape) -> Damages:
     if batch is None:
         return Damages(criterion=name, scores=scores, scale={}, blocks={})
     with run.stage("Damage of removing each group and block", "plan"):
-        judged = _spread(batch, JUDGED)
-        whole = outputs_of(run.program, judged)
-        total, done = len(run.channels.groups) + len(shape.blocks), 0
-        scale, gone = {}, {}
+        trial = _trial(run, shape, _spread(batch, JUDGED))
+        total, scale, gone = len(run.channels.groups) + len(shape.blocks), {}, {}
         for group in run.channels.groups:
-            scale[group.name] = _scale(run, group, scores, judged, whole)
-            run.progress.step(done := done + 1, total, group.name)
+            scale[group.name] = trial.nats_per_score(group, scores[group.name])
+            run.progress.step(len(scale), total, group.name)
         for block in shape.blocks:
-            gone[block.name] = divergence(drop(run.program, [block.name]), judged, whole)
-            run.progress.step(done := done + 1, total, block.name)
+            gone[block.name] = trial.without_block(block)
+            run.progress.step(len(scale) + len(gone), total, block.name)
     return Damages(criterion=name, scores=scores, scale=scale, blocks=gone)
 
 
@@ -95,38 +94,86 @@ def axes_of(run: Run, damages: Damages, align: int) -> tuple[Axis, ...]:
     return tuple(found)
 
 
-def outputs_of(program: Program, batch: Batch) -> tuple[Tensor, ...]:
-    """The program's outputs on the inputs of a batch."""
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """A copy of the network in which units and blocks can be silenced for one forward pass."""
+
+    network: GraphModule
+    parameters: Mapping[str, Tensor]
+    batch: Batch
+    original: tuple[Tensor, ...]
+
+    def nats_per_score(self, group: Group, scores: Sequence[float]) -> float:
+        """The scale of the criterion's scores, from silencing about half of the group's units."""
+        ladder = levels(group, 1)
+        middle = min(ladder, key=lambda count: abs(count - group.size / 2))
+        gone = sorted(range(group.size), key=lambda u: (scores[u], -u))[: group.size - middle]
+        lost = sum(scores[u] for u in gone)
+        if not gone or lost <= 0:
+            return 1.0
+        with self._silenced(group, gone):
+            return self._divergence() / lost
+
+    def without_block(self, block: Block) -> float:
+        """Nats lost by dropping a block."""
+        gate = self.network.get_buffer(_gate(block))
+        gate.zero_()
+        try:
+            return self._divergence()
+        finally:
+            gate.fill_(1)
+
+    def _divergence(self) -> float:
+        """From the original's outputs: Kullback-Leibler for classifiers, else mean squared error."""
+        inputs, target = self.batch
+        with torch.no_grad():
+            found = as_tuple(self.network(*inputs))
+            return max(float(distillation_loss(found, self.original, target, temperature=1, weight=1)), LEAST)
+
+    @contextmanager
+    def _silenced(self, group: Group, units: Sequence[int]) -> Iterator[None]:
+        """The units' positions of all parameters at zero: what cutting them leaves."""
+        kept: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            for member in group.members:
+                weight = self.parameters.get(member.parameter)
+                if weight is not None:
+                    kept.append((weight, weight.clone()))
+                    weight.index_fill_(member.dim, positions(member, units), 0)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, before in reversed(kept):
+                    weight.copy_(before)
+
+
+def _trial(run: Run, shape: Shape, batch: Batch) -> _Trial:
+    network, _ = adaptive(run.program)
+    nodes = {node.name: node for node in network.graph.nodes}
+    for block in shape.blocks:
+        network.register_buffer(_gate(block), torch.ones(()))
+        _insert_gate(network, nodes[block.add], block)
+    network.recompile()
     with torch.no_grad():
-        return program_runner(program)(batch[0])
+        original = as_tuple(run.program.module(*batch[0]))
+    return _Trial(
+        network=network, parameters=dict(network.named_parameters()), batch=batch, original=original
+    )
 
 
-def divergence(program: Program, batch: Batch, original: tuple[Tensor, ...]) -> float:
-    """How far the program's outputs are from the original's after batch norm has adapted to the cut.
-
-    For classifiers the Kullback-Leibler divergence in nats, else the mean squared error.
-    """
-    adapted = reestimate_statistics(program, (batch,))
-    found = outputs_of(adapted, batch)
-    return max(float(distillation_loss(found, original, batch[1], temperature=1.0, weight=1.0)), LEAST)
+def _gate(block: Block) -> str:
+    return f"gate_of_{block.add}"
 
 
-def _scale(
-    run: Run,
-    group: Group,
-    scores: Mapping[str, Sequence[float]],
-    batch: Batch,
-    whole: tuple[Tensor, ...],
-) -> float:
-    """Nats per unit of the criterion's score, from one cut to about half."""
-    ladder = levels(group, 1)
-    middle = min(ladder, key=lambda count: abs(count - group.size / 2))
-    if middle == group.size:
-        return 1.0
-    keep = kept_units({group.name: scores[group.name]}, {group.name: middle})
-    nats = divergence(apply(run.program, run.channels, keep), batch, whole)
-    lost = sum(sorted(scores[group.name])[: group.size - middle])
-    return nats / lost if lost > 0 else 1.0
+def _insert_gate(network: GraphModule, addition: Node, block: Block) -> None:
+    """add(trunk, branch) becomes add(trunk, branch * gate)."""
+    branch = addition.args[block.operand]
+    assert isinstance(branch, Node)
+    with network.graph.inserting_before(addition):
+        gate = network.graph.get_attr(_gate(block))
+        gated = network.graph.call_function(torch.ops.aten.mul.Tensor, (branch, gate))
+    addition.update_arg(block.operand, gated)
 
 
 def _spread(batch: Batch, count: int) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -27,3 +28,8 @@ def unit_sums(values: Tensor, member: Member) -> Tensor:
     owners = torch.tensor([u for u, at in enumerate(member.index) for _ in at], dtype=torch.long)
     sums = torch.zeros(len(member.index), dtype=values.dtype)
     return sums.index_add_(0, owners, along[positions])
+
+
+def positions(member: Member, units: Sequence[int]) -> Tensor:
+    """Positions along the member's dimension that belong to `units`: [n]."""
+    return torch.tensor([at for unit in units for at in member.index[unit]], dtype=torch.long)

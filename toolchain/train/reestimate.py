@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from toolchain.program.capture import switch
 from toolchain.values import Program
@@ -29,15 +29,7 @@ def reestimate_statistics(program: Program, batches: Iterable[Batch]) -> Program
 
     Weights stay; dropout stays off. Without batches or batch norm the copy equals the program.
     """
-    network = switch(program, training=False)
-    buffers: set[str] = set()
-    for node in network.graph.nodes:
-        if node.target is torch.ops.aten.batch_norm.default and isinstance(node.args[3], Node):
-            arguments = list(node.args)
-            arguments[_TRAINING], arguments[_MOMENTUM] = True, 1.0
-            node.args = tuple(arguments)
-            buffers |= {str(n.target) for n in node.args[3:5] if isinstance(n, Node)}
-    network.recompile()
+    network, buffers = adaptive(program)
     totals: dict[str, Tensor] = {}
     count = 0
     with torch.no_grad():
@@ -52,3 +44,17 @@ def reestimate_statistics(program: Program, batches: Iterable[Batch]) -> Program
         for name, total in totals.items():
             module.get_buffer(name).copy_(total / count)
     return replace(program, module=module)
+
+
+def adaptive(program: Program) -> tuple[GraphModule, frozenset[str]]:
+    """A copy whose batch norms use, and remember, each batch's own statistics; and the buffers they keep."""
+    network = switch(program, training=False)
+    buffers: set[str] = set()
+    for node in network.graph.nodes:
+        if node.target is torch.ops.aten.batch_norm.default and isinstance(node.args[3], Node):
+            arguments = list(node.args)
+            arguments[_TRAINING], arguments[_MOMENTUM] = True, 1.0
+            node.args = tuple(arguments)
+            buffers |= {str(n.target) for n in node.args[3:5] if isinstance(n, Node)}
+    network.recompile()
+    return network, frozenset(buffers)
