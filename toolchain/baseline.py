@@ -46,7 +46,7 @@ def measure_baseline(
             score = remembered_score(
                 run, "score", inputs, lambda: evaluate(program_runner(run.program), data, run.metric)
             )
-    with run.stage("Files of the original", "export"):
+    with run.stage("Files of the original", "candidates"):
         artifacts = build_for(run, run.program, combinations)
     with run.stage("Latency of the original", "measure"):
         times = measure(run, list(artifacts.values()), sampling)

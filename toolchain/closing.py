@@ -139,7 +139,7 @@ def _same(plan: PrunePlan, other: PrunePlan) -> bool:
 
 
 def _round_measurement(run: Run, contender: Contender, program: Program, number: int) -> Measurement:
-    with run.stage(f"Files of the candidate (round {number})", "export"):
+    with run.stage(f"Files of the candidate (round {number})", "candidates"):
         artifact = build_for(run, program, [contender.combination])[contender.combination]
     with run.stage(f"Latency of the candidate (round {number})", "measure"):
         return measure(run, [artifact], ROUND)[0]

@@ -4,7 +4,8 @@
 
 Bare: torch's ONNX exporter, coremltools and litert-torch, one after the other in one process, as their
 documentation shows. Ours: `compress` without fine-tuning; capture, plan, apply, export, quantize and verify
-count (the report's own clocks), measuring, scoring on the validation set and reading it do not.
+count (the report's own clocks), measuring, scoring on the validation set and reading it do not. Files made
+only to be measured (the original's and the rounds') are part of measuring; the ratio with them is printed too.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ exported = torch.export.export(module, one).run_decompositions({})
 ct.convert(exported, minimum_deployment_target=ct.target.iOS17).save(sys.argv[2] + "/m.mlpackage")
 import litert_torch
 litert_torch.convert(module, one).export(sys.argv[2] + "/m.tflite")
-done = {"seconds": time.monotonic() - begin, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+done = {"seconds": time.monotonic() - begin, "rss_mb": peak}
 open(sys.argv[2] + "/done.json", "w").write(json.dumps(done))
 """
 OURS = """
@@ -62,7 +64,16 @@ def main() -> int:
         print(json.dumps(pairs[-1]), flush=True)
     time_ratio = statistics.median(p["ours"]["seconds"] / p["bare"]["seconds"] for p in pairs)
     memory_ratio = statistics.median(p["ours"]["rss_mb"] / p["bare"]["rss_mb"] for p in pairs)
-    record = {"time_ratio": time_ratio, "memory_ratio": memory_ratio, "pairs": pairs}
+    everything = statistics.median(
+        (p["ours"]["seconds"] + p["ours"]["timings"].get("candidates", 0.0)) / p["bare"]["seconds"]
+        for p in pairs
+    )
+    record = {
+        "time_ratio": time_ratio,
+        "with_candidates": everything,
+        "memory_ratio": memory_ratio,
+        "pairs": pairs,
+    }
     (HERE / "results.json").write_text(json.dumps(record, indent=1) + "\n")
     print(
         f"time {time_ratio:.2f}x (at most {TIME_LIMIT}), memory {memory_ratio:.2f}x (at most {MEMORY_LIMIT})"
