@@ -108,6 +108,12 @@ def _needs_data(format_name: str, precision: Precision) -> bool:
     return precision != FLOAT_OF[format_name] and quantizers(format_name)[precision].needs_data
 
 
+def allowed_drop(run: Run) -> float:
+    """Points that quantization alone may cost."""
+    allowed = run.request.budget.max_drop
+    return QUANTIZATION_DROP if allowed is None else allowed
+
+
 def acceptable(run: Run, baseline: Baseline, combination: Combination) -> bool:
     """Whether a quantized combination is faster than float in its runtime and costs few enough points."""
     name, precision = combination
@@ -119,8 +125,7 @@ def acceptable(run: Run, baseline: Baseline, combination: Combination) -> bool:
         against = f"{time.p50_ms:.3f} against {plain.p50_ms:.3f} ms"
         _say(run, f"{precision} is slower than fp32 in {name} ({against}): not used")
         return False
-    allowed = run.request.budget.max_drop
-    allowed = QUANTIZATION_DROP if allowed is None else allowed
+    allowed = allowed_drop(run)
     drop = baseline.drops.get(combination, 0.0)
     if drop > allowed:
         _say(run, f"{precision} in {name} costs {drop:.2f} points by itself (allowed: {allowed:g}): not used")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from toolchain import __version__
-from toolchain.assembly import Kind
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice
 from toolchain.plain import to_plain
@@ -54,7 +53,7 @@ def record(
         "plan": None if choice is None else _plan(run, choice),
         "rounds": [] if choice is None else [_round(r) for r in choice.rounds],
         "training": None if tuned is None else _training(tuned),
-        "result": None if proof is None else _result(run, choice, proof),
+        "result": None if proof is None else _result(run, proof),
         "checks": [to_plain(c) for c in checks],
         "budget": [] if proof is None else [asdict(entry) for entry in proof.limits],
         "verdict": verdict,
@@ -158,8 +157,8 @@ def _training(tuned: FineTuned) -> dict[str, Any]:
     return {"epochs": epochs, "best_epoch": tuned.best_epoch}
 
 
-def _result(run: Run, choice: Choice | None, proof: Proof) -> dict[str, Any]:
-    chosen: Kind | None = None if choice is None else kind_of(run, choice.combination)
+def _result(run: Run, proof: Proof) -> dict[str, Any]:
+    chosen = kind_of(run, proof.combination)
     measurements = list(proof.measurements.values())
     return {
         "metric": score_record(proof.score),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from toolchain.assembly import FLOAT_OF, Kind, build, open_session, quantizers, runner
-from toolchain.baseline import Baseline
+from toolchain.baseline import Baseline, allowed_drop
 from toolchain.closing import Choice
 from toolchain.contracts import Sampling
 from toolchain.latency.statistics import verdict
@@ -42,8 +42,12 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What is known of the delivered files, each statement with its evidence."""
+    """What is known of the delivered files, each statement with its evidence.
 
+    `combination` is what the verdict speaks of: the choice's, or float where quantization cost too much.
+    """
+
+    combination: Combination
     program: Program
     cost: Cost
     score: Score | None
@@ -72,8 +76,10 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
             scores = {k: s for k, a in artifacts.items() if (s := _file_score(run, a)) is not None}
     with run.stage("Measuring original and result, interleaved", "measure"):
         before, measurements = _measure(run, artifacts, choice, baseline, attempt)
+    choice = _without_costly_quantization(run, choice, score, scores, measurements)
     limits = judge(run, choice, artifacts, measurements, cost(program), baseline, scores)
     return Proof(
+        combination=choice.combination,
         program=program,
         cost=cost(program),
         score=score,
@@ -85,6 +91,33 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
         limits=limits,
         verdict=_overall(limits),
     )
+
+
+def _without_costly_quantization(
+    run: Run,
+    choice: Choice,
+    score: Score | None,
+    scores: Mapping[Kind, Score],
+    measurements: Mapping[Kind, Measurement],
+) -> Choice:
+    """Fall back to float where int8 costs more points than allowed and float holds the budget too."""
+    runtime, precision = choice.combination
+    quantized = scores.get(kind_of(run, choice.combination))
+    if precision == "fp32" or score is None or quantized is None:
+        return choice
+    drop = score.value - quantized.value if run.metric.higher_is_better else quantized.value - score.value
+    allowed = allowed_drop(run)
+    if drop <= allowed:
+        return choice
+    plain = (runtime, FLOAT_OF[run.runtime(runtime).format])
+    budget, measured = run.request.budget.ms, measurements.get(kind_of(run, plain))
+    costs = f"{precision} costs {drop:.2f} points of the result (allowed: {allowed:g})"
+    too_slow = measured is not None and budget is not None and measured.p50_high_ms >= budget
+    if measured is None or too_slow or run.request.budget.mb is not None:
+        run.notes.append(f"{costs}; float would not hold the budget, so it stays")
+        return choice
+    run.notes.append(f"{costs}: float is delivered for the budget instead")
+    return replace(choice, combination=plain)
 
 
 def kinds_to_deliver(run: Run, choice: Choice) -> tuple[Kind, ...]:

@@ -5,7 +5,7 @@
 Bare: torch's ONNX exporter, coremltools and litert-torch, one after the other in one process, as their
 documentation shows. Ours: `compress` without fine-tuning; capture, plan, apply, export, quantize and verify
 count (the report's own clocks), measuring, scoring on the validation set and reading it do not. Files made
-only to be measured (the original's and the rounds') are part of measuring; the ratio with them is printed too.
+only to be measured (the original's, the rounds') are part of measuring; the ratio with them is printed too.
 """
 
 from __future__ import annotations
