@@ -20,12 +20,15 @@ AIM: Final = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """One runtime and precision with its latency model (None when no latency is asked for)."""
+    """One runtime and precision with its latency model (None when no latency is asked for).
+
+    `damage` is what the precision alone costs, in nats.
+    """
 
     combination: Combination
     align: int
     model: PlannedLatency | None
-    drop: float
+    damage: float
 
 
 @dataclass(frozen=True, kw_only=True)

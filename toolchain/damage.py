@@ -26,10 +26,11 @@ from toolchain.run import Run
 from toolchain.train.distil import distillation_loss
 from toolchain.train.metric import as_tuple
 from toolchain.train.reestimate import adaptive
-from toolchain.values import Block, Group, Request
+from toolchain.values import Block, Group, Program, Request
 
 if TYPE_CHECKING:
-    from toolchain.contracts import Batch
+    from toolchain.contracts import Batch, Data
+    from toolchain.train.metric import Runner
 
 SCORED: Final = 256
 """Training samples that a criterion sees."""
@@ -70,10 +71,10 @@ def measure_damages(run: Run, shape: Shape) -> Damages:
     with run.stage(f"Scores of the channels ({name})", "plan"):
         evidence = Evidence(batches=() if batch is None else (batch,), seed=run.request.seed)
         scores = criterion.score(run.program, run.channels, evidence)
-    if batch is None:
+    if run.data is None:
         return Damages(criterion=name, scores=scores, scale={}, blocks={})
     with run.stage("Damage of removing each group and block", "plan"):
-        trial = _trial(run, shape, _spread(batch, JUDGED))
+        trial = _trial(run, shape, judged(run.data))
         total, scale, gone = len(run.channels.groups) + len(shape.blocks), {}, {}
         for group in run.channels.groups:
             scale[group.name] = trial.nats_per_score(group, scores[group.name])
@@ -176,8 +177,14 @@ def _insert_gate(network: GraphModule, addition: Node, block: Block) -> None:
     addition.update_arg(block.operand, gated)
 
 
-def _spread(batch: Batch, count: int) -> Batch:
-    """`count` samples at equal distances from a batch."""
-    inputs, target = batch
-    step = max(1, len(target) // count)
-    return tuple(x[::step][:count] for x in inputs), target[::step][:count]
+def judged(data: Data) -> Batch:
+    """The training samples on which divergences are measured."""
+    return data.calibration(JUDGED)
+
+
+def divergence_of(run: Runner, program: Program, batch: Batch) -> float:
+    """Nats (mean squared error where there are no classes) between outputs of `run` and the program's."""
+    with torch.no_grad():
+        original = as_tuple(program.module(*batch[0]))
+        found = run(batch[0])
+        return float(distillation_loss(found, original, batch[1], temperature=1, weight=1))

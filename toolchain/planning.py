@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
-import torch
-
+from toolchain.assembly import open_session, runner
 from toolchain.baseline import Baseline, acceptable
 from toolchain.closing import Choice, close_loop
-from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce
-from toolchain.damage import axes_of, measure_damages
+from toolchain.contest import Contender, Ground, plan_under, reduce
+from toolchain.damage import axes_of, divergence_of, judged, measure_damages
 from toolchain.errors import InputError
 from toolchain.program.capture import fingerprint
 from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, read_plan
 from toolchain.resources import planned_latency, shape_of
 from toolchain.run import Run
-from toolchain.train.metric import program_runner
-from toolchain.train.reestimate import reestimate_statistics
-from toolchain.values import Program, PrunePlan
-
-if TYPE_CHECKING:
-    from toolchain.contracts import Batch
-
-JUDGED: Final = 1024
-"""Training samples on which candidates are compared."""
+from toolchain.values import Artifact, PrunePlan
 
 
 def decide(run: Run, baseline: Baseline) -> Choice:
@@ -42,13 +32,13 @@ def decide(run: Run, baseline: Baseline) -> Choice:
     ground = Ground(shape=shape, damages=measure_damages(run, shape))
     contenders = _contenders(run, baseline, ground)
     solved = [(c, plan_under(run, c, ground)) for c in contenders]
-    lost = [_damage(run, c, s, ground) for c, s in solved]
+    lost = [_damage(run, s, ground) + c.damage for c, s in solved]
     best = min(range(len(solved)), key=lambda i: (not solved[i][1].feasible, lost[i]))
     rows = tuple(
         _row(c, s, lost[i], shape.cost(s.counts).params / baseline.cost.params, chosen=i == best)
         for i, (c, s) in enumerate(solved)
     )
-    unit = "points before fine-tuning" if run.data is not None else "of the criterion's score"
+    unit = "nats of divergence, summed" if run.data is not None else "of the criterion's score"
     reason = f"least damage under the budget ({lost[best]:.2f} {unit})"
     return close_loop(run, contenders[best], ground, reason=reason, candidates=rows)
 
@@ -134,33 +124,28 @@ def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender
             ladders = {axis.name: axis.levels for axis in axes_of(run, ground.damages, align)}
             with run.stage(f"Layer timings on the target ({' '.join(combination)})", "measure"):
                 model = planned_latency(run, ground.shape, combination, baseline, ladders)
-        drop_points = max(baseline.drops.get(combination, 0.0), 0.0)
-        found.append(Contender(combination=combination, align=align, model=model, drop=drop_points))
+        damage = _quantization_damage(run, baseline.artifacts[combination])
+        found.append(Contender(combination=combination, align=align, model=model, damage=damage))
     return tuple(found)
 
 
-def _damage(run: Run, contender: Contender, solution: Solution, ground: Ground) -> float:
-    """Points lost by the pruned network before any fine-tuning, plus what its precision costs.
+def _damage(run: Run, solution: Solution, ground: Ground) -> float:
+    """What the solution removes: nats, each part measured alone; without data the share of all scores.
 
-    Judged on training samples, so that the validation part stays unseen by decisions. Without data: the
-    share of the criterion's score that is removed.
+    The accuracy of the cut network before fine-tuning ranks deep cuts badly, so it is not asked.
     """
-    if run.data is None:
-        total = sum(sum(values) for values in ground.damages.scores.values())
-        return solution.damage / total if total else 0.0
-    batch = run.data.calibration(JUDGED)
-    pruned = reduce(run.program, run.channels, as_plan(run, contender, solution, ground))
-    with run.stage("Damage of the candidate", "plan"):
-        before = _on(run, run.program, batch)
-        after = _on(run, reestimate_statistics(pruned, (batch,)), batch)
-    return (before - after if run.metric.higher_is_better else after - before) + contender.drop
+    if run.data is not None:
+        return solution.damage
+    total = sum(sum(values) for values in ground.damages.scores.values())
+    return solution.damage / total if total else 0.0
 
 
-def _on(run: Run, program: Program, batch: Batch) -> float:
-    inputs, target = batch
-    with torch.no_grad():
-        outputs = program_runner(program)(inputs)
-    return run.metric.mean(outputs, target)
+def _quantization_damage(run: Run, artifact: Artifact) -> float:
+    """Nats by which a quantized file of the original diverges from it."""
+    session = open_session(artifact)
+    if run.data is None or artifact.precision == "fp32" or session is None:
+        return 0.0
+    return divergence_of(runner(session), run.program, judged(run.data))
 
 
 def replay(run: Run, path: Path) -> Choice:
