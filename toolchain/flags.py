@@ -207,7 +207,7 @@ def _add_training(parser: Parser) -> None:
     group.add_argument(
         "--epochs", type=not_negative_integer, default=known.epochs, help=f"0 for none ({known.epochs})"
     )
-    group.add_argument("--lr", type=positive, default=known.lr, help=f"highest learning rate ({known.lr})")
+    group.add_argument("--lr", type=positive, help="highest learning rate (by the depth of the cut)")
     group.add_argument(
         "--batch-size", type=at_least_one, default=known.batch_size, help=f"({known.batch_size})"
     )
@@ -278,6 +278,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         precisions=flags.precision,
         formats=formats,
         training=training_of(flags) if deciding else Training(),
+        lr=flags.lr if deciding else None,
         threads=flags.threads,
         seed=flags.seed if deciding else 0,
         resume=deciding and flags.resume,
@@ -317,7 +318,6 @@ def training_of(flags: argparse.Namespace) -> Training:
     """The fine-tuning settings among the flags."""
     return Training(
         epochs=flags.epochs,
-        lr=flags.lr,
         batch_size=flags.batch_size,
         temperature=flags.temperature,
         distil_weight=flags.distil_weight,

@@ -38,6 +38,8 @@ from toolchain.values import Program, Report, Request
 
 ATTEMPTS: Final = 3
 """How often a network may be planned and fine-tuned before the run gives up on a measured overshoot."""
+DEEP, DEEP_LR, SHALLOW_LR = 0.5, 0.05, 0.01
+"""Nats of damage from which on the learning rate is the higher one: little damage needs little change."""
 CALIBRATION: Final = 128
 """Training samples for int8 calibration; four times as many changed top-1 by under 0.1 points."""
 
@@ -139,21 +141,28 @@ def _material(request: Request, program: Program, data: Data | None) -> Material
 def _tune(run: Run, choice: Choice) -> FineTuned | None:
     """Fine-tune the pruned program with the original as teacher; None when there is nothing to tune."""
     request = run.request
-    if run.data is None or not choice.plan.keep or request.training.epochs == 0:
+    untouched = not choice.plan.keep and not choice.plan.dropped
+    if run.data is None or untouched or request.training.epochs == 0:
         return None
-    folder = run.stages.folder("training", [plan_text(choice.plan), run.data.fingerprint(), request.training])
+    peak = request.lr or (DEEP_LR if choice.plan.damage > DEEP else SHALLOW_LR)
+    training = replace(request.training, lr=peak)
+    folder = run.stages.folder("training", [plan_text(choice.plan), run.data.fingerprint(), repr(training)])
     with run.stage("Fine-tuning", "fine-tune"):
-        return fine_tune(
+        tuned = fine_tune(
             choice.program,
             teacher=run.program,
             data=run.data,
             metric=run.metric,
-            training=request.training,
+            training=training,
             folder=folder,
             progress=run.progress,
             resume=True,
             finish=request.finish,
         )
+    if tuned.stopped_early:
+        epochs = f"{len(tuned.history)} of {request.training.epochs} epochs"
+        run.notes.append(f"fine-tuning was ended after {epochs}: the best one is taken")
+    return tuned
 
 
 def _overshoot(run: Run, choice: Choice, proof: Proof) -> Choice | None:

@@ -281,7 +281,10 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything the user asked for, already parsed; files are not opened yet."""
+    """Everything the user asked for, already parsed; files are not opened yet.
+
+    `lr` overrides the learning rate of `training`; None lets the depth of the cut decide.
+    """
 
     model: Path
     target: str
@@ -298,6 +301,7 @@ class Request:
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     formats: tuple[str, ...] = ("onnx", "coreml", "tflite")
     training: Training = field(default_factory=Training)
+    lr: float | None = None
     threads: int = 1
     seed: int = 0
     resume: bool = False
