@@ -49,9 +49,8 @@ def test_every_field_of_the_request_can_be_set():
         runtime="litert",
         precisions=("int8",),
         formats=("onnx", "tflite"),
-        training=Training(
-            epochs=7, lr=0.5, batch_size=9, temperature=2.0, distil_weight=0.3, augment=False, seed=11
-        ),
+        training=Training(epochs=7, batch_size=9, temperature=2.0, distil_weight=0.3, augment=False, seed=11),
+        lr=0.5,
         threads=3,
         seed=11,
         resume=True,
