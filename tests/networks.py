@@ -196,10 +196,12 @@ class Separate(nn.Module):
     def __init__(self):
         super().__init__()
         self.q, self.k, self.v = nn.Linear(10, 12), nn.Linear(10, 12), nn.Linear(10, 18)
-        self.out, self.norm, self.head = nn.Linear(18, 10), nn.LayerNorm(10), nn.Linear(10, 3)
+        self.into, self.out = nn.Linear(10, 10), nn.Linear(18, 10)
+        self.norm, self.head = nn.LayerNorm(10), nn.Linear(10, 3)
 
     def forward(self, x):
         n, t, _ = x.shape
+        x = self.into(x)
         q, k, v = (f(x).view(n, t, 3, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
         a = torch.softmax(q @ k.transpose(-2, -1) / 2.0, -1)
         return self.head(self.norm(x + self.out((a @ v).transpose(1, 2).flatten(2))).mean(1))

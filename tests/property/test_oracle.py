@@ -15,7 +15,11 @@ from toolchain.program.rewrite import apply, mask
 
 LIMIT = 1e-11
 QUICK = settings(
-    max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
 )
 
 
@@ -35,7 +39,9 @@ def keeps(draw, channels):
     """Any kept set of any group, at least one unit each."""
     chosen = {}
     for group in channels.groups:
-        units = draw(st.sets(st.integers(0, group.size - 1), min_size=1, max_size=group.size), label=group.name)
+        units = draw(
+            st.sets(st.integers(0, group.size - 1), min_size=1, max_size=group.size), label=group.name
+        )
         chosen[group.name] = tuple(sorted(units))
     return chosen
 

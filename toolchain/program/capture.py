@@ -73,7 +73,9 @@ def from_exported(exported: ExportedProgram, *, name: str) -> Program:
         UnsupportedError: the archive takes keyword or nested inputs.
     """
     program = _program(exported, name=name)
-    if any(s.shape and s.shape[0] is None for s in program.inputs) or not any(s.shape for s in program.inputs):
+    if any(s.shape and s.shape[0] is None for s in program.inputs) or not any(
+        s.shape for s in program.inputs
+    ):
         return program
     return _with_dynamic_batch(program) or program
 
@@ -96,7 +98,11 @@ def save_program(program: Program, path: Path) -> None:
     """
     inputs = example_inputs(program, 2)
     exported = _export(program.module, inputs, dynamic=any(None in s.shape for s in program.inputs))
-    extra = {"name": program.name, "classes": list(program.classes), "inputs": [s.name for s in program.inputs]}
+    extra = {
+        "name": program.name,
+        "classes": list(program.classes),
+        "inputs": [s.name for s in program.inputs],
+    }
     extra["outputs"] = [s.name for s in program.outputs]
     try:
         handle, temporary = tempfile.mkstemp(suffix=".pt2", prefix=f".{path.stem}.", dir=path.parent)

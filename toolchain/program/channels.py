@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -70,11 +71,12 @@ def widths(program: Program, channels: Channels) -> Widths:
         for name, axes in tracing.parameters.items()
         for dim, (vector, size) in enumerate(zip(axes.labels, axes.shape, strict=True))
     }
-    aliases = {
-        str(node.target): tracing.same[id(_tensor(program, str(node.target)))]
-        for node in program.module.graph.nodes
-        if node.op == "get_attr" and node in tracing.values and tracing.values[node] is not None
-    }
+    module = program.module
+    named = chain(
+        module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    )
+    aliases = {name: name for name in tracing.parameters}
+    aliases.update((name, tracing.same[id(t)]) for name, t in named if id(t) in tracing.same)
     shapes = {name: axes.shape for name, axes in tracing.parameters.items()}
     return Widths(
         tables=tables,
@@ -83,13 +85,6 @@ def widths(program: Program, channels: Channels) -> Widths:
         names=tuple(g.name for g in channels.groups),
         sizes=tuple(g.size for g in channels.groups),
     )
-
-
-def _tensor(program: Program, name: str) -> object:
-    value: object = program.module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _occurrences(tracing: Tracing) -> Iterator[tuple[str, int, list[Ints]]]:
@@ -212,7 +207,9 @@ def _names(tracing: Tracing, members: list[tuple[Member, ...]]) -> list[str]:
     names: list[str] = []
     used: dict[str, int] = {}
     for group in members:
-        best = min(group, key=lambda m: (rank.get((m.parameter, m.dim), len(rank) + 10**9), m.parameter, m.dim))
+        best = min(
+            group, key=lambda m: (rank.get((m.parameter, m.dim), len(rank) + 10**9), m.parameter, m.dim)
+        )
         base = best.parameter.removesuffix(".weight")
         used[base] = used.get(base, 0) + 1
         names.append(base if used[base] == 1 else f"{base}#{used[base]}")

@@ -231,7 +231,7 @@ def scale(cut: Cutting, call: Call) -> None:
 def squeezed(cut: Cutting, call: Call) -> None:
     """Given: squeeze(x). Result: squeeze(x, dims), so that a width of 1 stays a dimension."""
     x = cut.axes(call["self"])
-    if call.node.target in (_aten.squeeze.default, _aten.squeeze_.default) and len(x):
+    if call.node.target in (_aten.squeeze.default, _aten.squeeze_.default) and cut.partly_kept(x):
         ones = [d for d, size in enumerate(x.shape) if size == 1]
         call.node.target = _aten.squeeze.dims
         call.node.args, call.node.kwargs = (call["self"], ones), {}
@@ -246,7 +246,8 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     **dict.fromkeys("layer_norm native_layer_norm rms_norm".split(), normalized),
     **dict.fromkeys("slice narrow slice_scatter".split(), bounds),
     **dict.fromkeys(
-        "split chunk split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes tensor_split".split(), division
+        "split chunk split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes tensor_split".split(),
+        division,
     ),
     **dict.fromkeys("pad constant_pad_nd".split(), padding),
     **dict.fromkeys("index index_select".split(), numbers),

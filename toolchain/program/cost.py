@@ -178,7 +178,7 @@ def _per_sample(result: Axes, call: Call) -> list[tuple[Vector, int]]:
         if d == batch[0]:
             share = _share(value.shape[d])
             if share > 1:
-                shares.append((None, share) if vector is None else (vector[: share], share))
+                shares.append((None, share) if vector is None else (vector[:share], share))
         else:
             shares.append((vector, size))
     return shares

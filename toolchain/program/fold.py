@@ -1,11 +1,195 @@
-"""Simplifications of a freshly captured graph that change no value, gradient or statistic."""
+"""Simplifications of a freshly captured graph that change no value, gradient or statistic.
+
+Given:  constants computed inside forward (masks, ranges, index tables), aliases, checks of types and shapes,
+        regions under `no_grad`
+Result: constants as buffers, no aliases, no checks, the regions' operators in line and detached
+"""
 
 from __future__ import annotations
 
-from torch.fx import GraphModule
+import operator
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from toolchain.program.axes import call_of
+
+LARGEST: Final = 2**24
+"""Elements of the largest constant that is stored instead of computed."""
+_aten = torch.ops.aten
+_ALIASES: Final = ("alias", "lift_fresh_copy", "lift_fresh")
+_CHECKS: Final = (
+    "_assert_tensor_metadata",
+    "_assert_async",
+    "_assert_scalar",
+    "sym_constrain_range_for_size",
+)
 
 
 def fold(module: GraphModule) -> None:
-    """Fold constants, strip identities and checks, in place (the graph was just made)."""
+    """Simplify in place; the graph was just made and is nobody else's."""
+    _inline_regions(module)
+    for node in list(module.graph.nodes):
+        call = call_of(node)
+        if call is not None and call.op in _CHECKS:
+            module.graph.erase_node(node)
+    _fold_constants(module)
+    for node in list(module.graph.nodes):
+        call = call_of(node)
+        if call is not None and call.op in _ALIASES:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    _drop_dead(module)
     module.graph.lint()
     module.recompile()
+
+
+def _drop_dead(module: GraphModule) -> None:
+    """Unused nodes without effect; the parameters that were read stay registered."""
+    for node in reversed(list(module.graph.nodes)):
+        call = call_of(node)
+        harmless = node.op == "get_attr" or node.target is operator.getitem
+        if call is not None:
+            harmless = (
+                not node.target._schema.is_mutable
+                and torch.Tag.nondeterministic_seeded not in node.target.tags
+            )
+        if harmless and not node.users:
+            module.graph.erase_node(node)
+
+
+def _inline_regions(module: GraphModule) -> None:
+    """`wrap_with_set_grad_enabled(flag, body, *args)`: its body in line, results detached where flag is off."""
+    for node in list(module.graph.nodes):
+        name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+        if name != "wrap_with_set_grad_enabled" or not isinstance(node.args[1], Node):
+            continue
+        body = module.get_submodule(str(node.args[1].target))
+        assert isinstance(body, GraphModule)
+        results = _copied_in_line(module.graph, node, body, list(node.args[2:]))
+        if not node.args[0]:
+            results = [_detached(module.graph, node, r) for r in results]
+        for user in list(node.users):
+            assert user.target is operator.getitem
+            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
+            module.graph.erase_node(user)
+        module.graph.erase_node(node)
+
+
+def _copied_in_line(graph: Graph, before: Node, body: GraphModule, arguments: list[Any]) -> list[Any]:
+    known: dict[Node, Any] = {}
+    given = iter(arguments)
+    with graph.inserting_before(before):
+        for inner in body.graph.nodes:
+            if inner.op == "placeholder":
+                known[inner] = next(given)
+            elif inner.op == "output":
+                result = inner.args[0]
+                several = list(result) if isinstance(result, list | tuple) else [result]
+                return [known[r] if isinstance(r, Node) else r for r in several]
+            else:
+                known[inner] = graph.node_copy(inner, lambda n: known[n])
+    return []
+
+
+def _detached(graph: Graph, before: Node, value: Any) -> Any:
+    if not isinstance(value, Node) or not isinstance(value.meta.get("val"), Tensor):
+        return value
+    with graph.inserting_before(before):
+        node = graph.call_function(_aten.detach.default, (value,))
+    node.meta = dict(value.meta)
+    return node
+
+
+def _fold_constants(module: GraphModule) -> None:
+    """Compute what depends on constants alone; a constant that an activation is written into is none."""
+    excluded: set[Node] = set()
+    while True:
+        values, spoiled = _computed(module, excluded)
+        if not spoiled:
+            break
+        excluded |= spoiled
+    parameters = {id(p) for p in module.parameters()}
+    for node, value in values.items():
+        used = any(user not in values for user in node.users)
+        if node.op == "get_attr" or not used or not isinstance(value, Tensor) or id(value) in parameters:
+            continue
+        name = f"constant_{node.name}"
+        module.register_buffer(name, value.clone().contiguous())
+        with module.graph.inserting_before(node):
+            new = module.graph.get_attr(name)
+        new.meta = {"val": node.meta["val"]}
+        node.replace_all_uses_with(new, delete_user_cb=lambda user: user not in values)
+    for node in reversed([n for n in values if n.op != "get_attr"]):
+        if not node.users:
+            module.graph.erase_node(node)
+
+
+def _computed(module: GraphModule, excluded: set[Node]) -> tuple[dict[Node, Any], set[Node]]:
+    """Values of constant nodes, and the roots of those that something not constant writes into."""
+    values: dict[Node, Any] = {}
+    roots: dict[Node, set[Node]] = {}
+    spoiled: set[Node] = set()
+    with torch.no_grad():
+        for node in module.graph.nodes:
+            if node in excluded:
+                continue
+            if node.op == "get_attr":
+                value = _attribute(module, str(node.target))
+                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and _is_own(node):
+                    values[node], roots[node] = value.clone(), {node}
+                continue
+            inputs = list(node.all_input_nodes)
+            if _is_foldable(node) and all(i in values for i in inputs):
+                values[node] = node.target(*_fill(node.args, values), **_fill(node.kwargs, values))  # type: ignore[operator]
+                roots[node] = {node}.union(*(roots[i] for i in inputs))
+            elif _writes(node):
+                written = node.args[0]
+                if written in values:
+                    spoiled |= roots[written]  # type: ignore[index]
+    return values, spoiled
+
+
+def _is_own(node: Node) -> bool:
+    """A constant of the graph's, not a statistic that training updates."""
+    return not any(
+        (call := call_of(user)) is not None and ("norm" in call.op or _writes(user)) for user in node.users
+    )
+
+
+def _is_foldable(node: Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    if call_of(node) is None or torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
+        return False
+    value = node.meta.get("val")
+    tensors = value if isinstance(value, list | tuple) else [value]
+    return all(
+        isinstance(v, Tensor) and all(isinstance(n, int) for n in v.shape) and v.numel() <= LARGEST
+        for v in tensors
+    ) and not any(
+        isinstance(a, Node) and not isinstance(a.meta.get("val"), Tensor | list | tuple)
+        for a in _leaves(node)
+    )
+
+
+def _leaves(node: Node) -> Iterator[Any]:
+    yield from node.all_input_nodes
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _fill(value: Any, values: dict[Node, Any]) -> Any:
+    return torch.fx.node.map_arg(value, lambda n: values[n])
+
+
+def _attribute(module: nn.Module, name: str) -> object:
+    value: object = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
-from toolchain.program.axes import Axes, Call, call_of
+from toolchain.program.axes import Call, call_of
 from toolchain.program.constants import Cutting
 
 Positions = Mapping[int, Tensor]
@@ -33,17 +32,19 @@ def restrict(cut: Cutting) -> None:
 
 def _restricted(cut: Cutting, call: Call) -> None:
     """Compute on the kept positions alone; where the result has the removed ones too, put zeros there."""
-    source = call["self"] if call["self"] is not None else call["input"]
+    source = next(call.tensors())
     kept = {d: m.nonzero().flatten() for d, m in cut.partly_kept(cut.axes(source)).items()}
     if not kept:
         return
-    if "norm" in call.op and call.op not in ("norm", "linalg_vector_norm"):
+    if call.op.startswith("_weight_norm"):
+        own = {d: d for d in kept if d == cut.axes(source).dim(call["dim"])}
+        call.node.target = _Compressed(call.node.target, kept, {}, own=own, whole=True)
+    elif "norm" in call.op and call.op not in ("norm", "linalg_vector_norm"):
         _normalised(cut, call, source, kept)
     else:
         dims = cut.analysis.tracing.restricted[cut.origin[call.node]]
         over = {d: p for d, p in kept.items() if d in dims}
         call.node.target = _Compressed(call.node.target, over, {})
-        call.node.op = "call_function"
 
 
 def _normalised(cut: Cutting, call: Call, source: Node, kept: Positions) -> None:
@@ -52,7 +53,9 @@ def _normalised(cut: Cutting, call: Call, source: Node, kept: Positions) -> None
     if "normalized_shape" in call.positions:
         shape = list(call["normalized_shape"])
         first = len(axes) - len(shape)
-        changed["normalized_shape"] = [len(kept[first + i]) if first + i in kept else n for i, n in enumerate(shape)]
+        changed["normalized_shape"] = [
+            len(kept[first + i]) if first + i in kept else n for i, n in enumerate(shape)
+        ]
         own = {first + i: i for i in range(len(shape))}
     else:
         groups = cut.fact(call, "groups")
@@ -90,7 +93,7 @@ class _Compressed:
         x = given[first]
         small = _select(x, self.kept)
         given[first] = small
-        for name in ("weight", "bias"):
+        for name in ("weight", "bias", "g"):
             if isinstance(given.get(name), Tensor) and self.own:
                 given[name] = _select(
                     given[name], {self.own[d]: p for d, p in self.kept.items() if d in self.own}
@@ -126,6 +129,3 @@ def _zeroed(cut: Cutting, call: Call, weight: Node) -> None:
     with cut.module.graph.inserting_before(call.node):
         new = cut.module.graph.call_function(zeroed, (weight,))
     call.node.replace_input_with(weight, new)
-
-
-__all__ = ["Axes", "restrict", "torch"]

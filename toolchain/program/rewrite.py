@@ -73,7 +73,9 @@ def mask(program: Program, channels: Channels, keep: Keep) -> Program:
 def _check(channels: Channels, analysis: Analysis, keep: Keep) -> None:
     known = {g.name: g.size for g in analysis.channels.groups}
     if {g.name: g.size for g in channels.groups} != known:
-        raise InputError("these channel groups are not those of the program", hint="analyse the program again")
+        raise InputError(
+            "these channel groups are not those of the program", hint="analyse the program again"
+        )
     for name, units in keep.items():
         if name not in known:
             raise InputError(f"the network has no channel group '{name}'", hint=f"known: {', '.join(known)}")

@@ -15,7 +15,9 @@ from toolchain.errors import UnsupportedError
 from toolchain.values import TensorSpec
 
 
-def flatten_signature(module: GraphModule, exported: ExportedProgram, names: Sequence[str]) -> tuple[str, ...]:
+def flatten_signature(
+    module: GraphModule, exported: ExportedProgram, names: Sequence[str]
+) -> tuple[str, ...]:
     """Make `module(*tensors)` return one tensor, or a tuple of tensors; gives names of the outputs.
 
     Raises:
@@ -76,5 +78,5 @@ def _spec(node: Node, name: str) -> TensorSpec:
     value = node.meta["val"]
     if not isinstance(value, torch.Tensor):
         raise UnsupportedError(f"input {name} is no tensor", hint="fix such inputs at export")
-    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    shape = tuple(size if isinstance(size, int) else size.node.maybe_as_int() for size in value.shape)
     return TensorSpec(name=name, shape=shape, dtype=str(value.dtype).removeprefix("torch."))

@@ -50,7 +50,9 @@ class Tracing:
 
     def tie(self, first: Vector, second: Vector, call: Call) -> Vector:
         """Positions of both exist together, because of `call`."""
-        return self.labels.tie(first, second, f"tied by {call.node.name} ({call.op}) to what cannot be removed")
+        return self.labels.tie(
+            first, second, f"tied by {call.node.name} ({call.op}) to what cannot be removed"
+        )
 
     def freeze(self, axes: Axes | None, dims: Iterable[int], reason: str) -> None:
         """Nothing along these dimensions may be removed."""
@@ -68,9 +70,7 @@ class Tracing:
     def yields(self, node: Node, labels: Mapping[int, Vector]) -> Axes:
         """Axes of the node's shape with these labels."""
         shape = self.shape(node)
-        return Axes(
-            shape=shape, labels=tuple(labels.get(d) if n != 1 else None for d, n in enumerate(shape))
-        )
+        return Axes(shape=shape, labels=tuple(labels.get(d) if n != 1 else None for d, n in enumerate(shape)))
 
     def parameter(self, node: Node) -> Value:
         """Fresh labels for a parameter, buffer or constant; the same ones wherever the tensor is used."""

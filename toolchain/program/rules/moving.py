@@ -68,10 +68,15 @@ def squeeze(t: Tracing, call: Call) -> Value:
 
 
 def expand(t: Tracing, call: Call) -> Value:
-    """Dimensions of size 1 are repeated; these copies have no label."""
+    """Dimensions of size 1 are repeated; any number of these equal copies may go with what they meet."""
     x, shape = t.axes(call["self"]), t.shape(call.node)
     new = len(shape) - len(x)
-    labels = {new + d: v for d, v in enumerate(x.labels) if x.shape[d] == shape[new + d]}
+    if call.op == "expand_as":
+        labels = dict(enumerate(t.axes(call["other"]).labels))
+    else:
+        literal = [isinstance(size, int) for size in call["size"]]
+        labels = {d: t.labels.mint(n) if literal[d] else None for d, n in enumerate(shape)}
+    labels.update({new + d: v for d, v in enumerate(x.labels) if x.shape[d] == shape[new + d]})
     return t.yields(call.node, labels)
 
 
@@ -383,7 +388,9 @@ def _two(call: Call) -> tuple[str, str]:
 
 
 RULES: Final[dict[str, Rule]] = {
-    **dict.fromkeys("view reshape _unsafe_view view_copy flatten unflatten _reshape_alias ravel".split(), reshape),
+    **dict.fromkeys(
+        "view reshape _unsafe_view view_copy flatten unflatten _reshape_alias ravel".split(), reshape
+    ),
     **dict.fromkeys(
         "permute transpose swapaxes swapdims movedim t numpy_T mT adjoint matrix_H".split(), permute
     ),

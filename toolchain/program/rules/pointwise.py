@@ -112,7 +112,10 @@ _SPATIAL: Final = [
     *(f"{p}{k}_pool{n}d" for n in (1, 2, 3) for p in ("", "adaptive_", "_adaptive_") for k in ("avg", "max")),
     *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
     *(f"{k}_pad{n}d" for n in (1, 2, 3) for k in ("reflection", "replication", "circular")),
-    *(f"upsample_{k}" for k in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d")),
+    *(
+        f"upsample_{k}"
+        for k in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d")
+    ),
     *(f"upsample_{k}" for k in ("bicubic2d", "nearest_exact1d", "nearest_exact2d", "nearest_exact3d")),
     *(f"_upsample_{k}" for k in ("nearest_exact1d", "nearest_exact2d", "bilinear2d_aa", "bicubic2d_aa")),
 ]

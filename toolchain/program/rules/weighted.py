@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from torch.fx import Node
-
-from toolchain.program.axes import Axes, Call, Value
+from toolchain.program.axes import Axes, Call, Value, plain
 from toolchain.program.labels import Vector
 from toolchain.program.tracing import Rule, Tracing, freeze_all
 
@@ -98,7 +96,9 @@ def contract(t: Tracing, call: Call, operands: Sequence[Axes], letters: Sequence
 
 def matmul(t: Tracing, call: Call) -> Value:
     """Given: a [..., n, k], b [..., k, m]. Result: [..., n, m]; the leading dimensions broadcast."""
-    names = [n for n in call.positions if n in ("self", "other", "mat2", "tensor2", "batch1", "batch2", "mat1")]
+    names = [
+        n for n in call.positions if n in ("self", "other", "mat2", "tensor2", "batch1", "batch2", "mat1")
+    ]
     first, second = (
         t.axes(call[n]) for n in (names if "batch1" not in names and "mat1" not in names else names[-2:])
     )
@@ -108,12 +108,33 @@ def matmul(t: Tracing, call: Call) -> Value:
     lead = max(one[:-2], two[:-2], key=len)
     tail = ("n" if len(first) > 1 else "") + ("m" if len(second) > 1 else "")
     value = contract(t, call, [first, second], [one, two], lead + tail)
-    added = t.maybe(call["self"]) if call.op in ("addmm", "baddbmm", "addbmm", "addmv") else None
+    added = t.maybe(call["self"]) if call.op in ("addmm", "baddbmm") else None
     if added is not None and isinstance(value, Axes):
         for d in range(1, len(added) + 1):
             if added.shape[-d] == value.shape[-d] and value.shape[-d] != 1:
                 t.tie(value.labels[-d], added.labels[-d], call)
     return value
+
+
+def vector_product(t: Tracing, call: Call) -> Value:
+    """Products with vectors (power iterations of spectral norms): all they see stays."""
+    for node in call.tensors():
+        axes = t.axes(node)
+        t.freeze(
+            axes, range(len(axes)), f"{call.node.name} ({call.op}): part of a number for the whole layer"
+        )
+    return plain(t.shape(call.node))
+
+
+def weight_norm(t: Tracing, call: Call) -> Value:
+    """Given: direction v, length g [1, .., n, .., 1]. Result: g * v / norm(v), the norm over all other dims."""
+    v, g = t.axes(call["v"]), t.axes(call["g"])
+    dim = v.dim(call["dim"])
+    t.tie(v.labels[dim], g.labels[dim], call)
+    others = [d for d in range(len(v)) if d != dim]
+    t.restrict(call, others, v, f"{call.node.name} ({call.op}): norm of the kept inputs' weights")
+    t.restricted[call.node] = tuple(range(len(v)))
+    return (v, None) if isinstance(call.node.meta["val"], list | tuple) else v
 
 
 def einsum(t: Tracing, call: Call) -> Value:
@@ -129,8 +150,9 @@ def einsum(t: Tracing, call: Call) -> Value:
         own = len(axes) - len(names.replace("...", ""))
         letters.append(names.replace("...", dots[len(dots) - own :] if own else ""))
     if "->" not in equation:
-        plain = "".join(terms).replace(".", "")
-        right = ("..." if "..." in left else "") + "".join(sorted(c for c in set(plain) if plain.count(c) == 1))
+        written = "".join(terms).replace(".", "")
+        once = sorted(c for c in set(written) if written.count(c) == 1)
+        right = ("..." if "..." in left else "") + "".join(once)
     return contract(t, call, operands, letters, right.replace("...", dots))
 
 
@@ -181,17 +203,13 @@ def recurrent(t: Tracing, call: Call) -> Value:
     return tuple(Axes(shape=t.sizes.shape(v), labels=(None,) * v.dim()) for v in value)
 
 
-def weight_operand(call: Call) -> Node | None:
-    """The operand that holds the weights of a convolution or linear layer."""
-    node = call["weight"]
-    return node if isinstance(node, Node) else None
-
-
 _CONVOLUTIONS: Final = "conv1d conv2d conv3d convolution _convolution".split()
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(_CONVOLUTIONS, convolution),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], transposed),
-    **dict.fromkeys("matmul mm bmm mv dot addmm baddbmm".split(), matmul),
+    **dict.fromkeys("matmul mm bmm addmm baddbmm".split(), matmul),
+    **dict.fromkeys("mv dot vdot addmv".split(), vector_product),
+    **dict.fromkeys("_weight_norm _weight_norm_interface".split(), weight_norm),
     **dict.fromkeys("lstm gru rnn_tanh rnn_relu".split(), recurrent),
     "linear": linear,
     "einsum": einsum,
