@@ -1,4 +1,4 @@
-"""Small networks, one a topology that structured pruning has to get right. Used by property and unit tests."""
+"""Small networks, one a topology that structured pruning has to get right, for property and unit tests."""
 
 import torch
 from torch import nn

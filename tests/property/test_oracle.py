@@ -15,7 +15,7 @@ from toolchain.program.rewrite import apply, mask
 
 LIMIT = 1e-11
 QUICK = settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

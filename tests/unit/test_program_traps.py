@@ -64,7 +64,7 @@ def partial_write(m, x, image):
 
 
 def split_attention(m, x, image):
-    n, c, h, w = x.shape
+    n, _c, h, w = x.shape
     y = m.c(x).view(n, 2, 12, h, w)
     a = torch.softmax(m.fc(y.sum(1).mean((2, 3), keepdim=True)).view(n, 2, 12, 1, 1), 1)
     return (y * a).sum(1)

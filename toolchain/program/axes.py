@@ -9,7 +9,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils._sympy.functions import FloorDiv  # noqa: F401 - makes the symbols' functions known to sympy
 
 from toolchain.program.labels import Vector
 
@@ -48,7 +47,7 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)
 
-    def put(self, name: str, value: object) -> None:
+    def put(self, name: str, value: Any) -> None:
         """Change an argument of the node."""
         position = self.positions.index(name)
         if position < len(self.node.args):

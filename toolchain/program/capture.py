@@ -50,8 +50,8 @@ def capture(
     """Export `module` in eval mode into a Program with a dynamic batch (dimension 0) where it can have one.
 
     The module is left as it was; its parameters and buffers are shared with the Program by reference.
-    A batch of 1 in `example` is repeated, since torch.export would specialise on it; where the batch cannot be
-    dynamic, the Program keeps the example's batch in `TensorSpec.shape[0]`.
+    A batch of 1 in `example` is repeated, since torch.export would specialise on it; where the batch
+    cannot be dynamic, the Program keeps the example's batch in `TensorSpec.shape[0]`.
 
     Raises:
         UnsupportedError: the network cannot be traced (data-dependent control flow, unsupported inputs).
@@ -129,7 +129,7 @@ def open_program(path: Path) -> Program:
         raise InputError(f"{path} is not a file")
     try:
         exported = torch.export.load(path, extra_files=extra)
-    except Exception as error:  # noqa: BLE001 - the reader raises whatever a broken archive provokes
+    except Exception as error:
         raise InputError(f"{path} is not a readable torch.export archive: {_first_line(error)}") from error
     known = json.loads(extra[_EXTRA]) if extra[_EXTRA] else {}
     return _program(
@@ -170,7 +170,7 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], *, dynamic: bool) ->
     try:
         with torch.no_grad():
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # noqa: BLE001 - the user's own forward may raise anything
+    except Exception as error:
         where = _user_line(error)
         raise UnsupportedError(
             f"cannot capture the network{where}: {_first_line(error)}",
@@ -180,13 +180,11 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], *, dynamic: bool) ->
 
 
 def _with_dynamic_batch(program: Program) -> Program | None:
-    """The same program with a dynamic batch, None where its graph depends on the batch it was exported with."""
+    """The same program with a dynamic batch; None where its graph depends on the batch of its export."""
     fixed = next(s.shape[0] for s in program.inputs if s.shape)
     single = example_inputs(program, 1)
-    if fixed == 1:
-        several = tuple(torch.cat([x, x.roll(1, -1)]) if x.dim() else x for x in single)
-    else:
-        several = single
+    doubled = tuple(torch.cat([x, x.roll(1, -1)]) if x.dim() else x for x in single)
+    several = doubled if fixed == 1 else single
     try:
         exported = _export(program.module, several, dynamic=True)
     except UnsupportedError:

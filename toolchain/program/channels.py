@@ -1,8 +1,8 @@
 """The channel analysis: which positions of which parameters may be removed, and which only together.
 
-Labels are pushed through the graph's own operators (`tracing`, `rules`); what is tied is one *unit*. Units that
-occur in the same parameter dimensions, equally often and in the same company, are pooled into one `Group`, so
-that every width is a function of how many units each group keeps.
+Labels are pushed through the graph's own operators (`tracing`, `rules`); what is tied is one *unit*. Units
+that occur in the same dimensions, equally often and in the same company, are pooled into one `Group`, so that
+every width is a function of how many units each group keeps.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from torch.fx import Node
 
 from toolchain.program.axes import call_of
 from toolchain.program.labels import FIXED, Ints, Vector
@@ -62,6 +63,7 @@ def widths(program: Program, channels: Channels) -> Widths:
     """Sizes of parameter dimensions as functions of kept counts.
 
     Args:
+        program: what was analysed.
         channels: what `analyse(program)` gave.
     """
     analysis = examine(program)
@@ -201,7 +203,7 @@ def _names(tracing: Tracing, members: list[tuple[Member, ...]]) -> list[str]:
     for order, node in enumerate(tracing.module.graph.nodes):
         call = call_of(node)
         weight = call["weight"] if call is not None else None
-        if call is not None and getattr(weight, "op", "") == "get_attr":
+        if call is not None and isinstance(weight, Node) and weight.op == "get_attr":
             transposed = "transpose" in call.op or call["transposed"]
             rank.setdefault((str(weight.target), 1 if transposed else 0), order)
     names: list[str] = []

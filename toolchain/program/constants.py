@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -169,7 +170,7 @@ def division(cut: Cutting, call: Call) -> None:
     parts = cut.analysis.tracing.values[cut.origin[call.node]]
     assert isinstance(parts, tuple)
     edges = np.cumsum([0, *(p.shape[dim] for p in parts if p is not None)])
-    left = [int(kept[a:b].sum()) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    left = [int(kept[a:b].sum()) for a, b in pairwise(edges.tolist())]
     call.node.target = _aten.split_with_sizes.default
     call.node.args, call.node.kwargs = (call["self"], left, dim), {}
 
@@ -238,19 +239,31 @@ def squeezed(cut: Cutting, call: Call) -> None:
 
 
 REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
-    **dict.fromkeys("view reshape _unsafe_view view_copy _reshape_alias unflatten expand".split(), sizes),
-    **dict.fromkeys("zeros ones full empty new_zeros new_ones new_full new_empty".split(), sizes),
-    **dict.fromkeys("conv1d conv2d conv3d convolution _convolution channel_shuffle".split(), groups),
-    **dict.fromkeys("conv_transpose1d conv_transpose2d conv_transpose3d".split(), groups),
-    **dict.fromkeys("group_norm native_group_norm".split(), groups),
-    **dict.fromkeys("layer_norm native_layer_norm rms_norm".split(), normalized),
-    **dict.fromkeys("slice narrow slice_scatter".split(), bounds),
     **dict.fromkeys(
-        "split chunk split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes tensor_split".split(),
+        ["view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias", "unflatten", "expand"], sizes
+    ),
+    **dict.fromkeys(
+        ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], sizes
+    ),
+    **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution", "_convolution", "channel_shuffle"], groups),
+    **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], groups),
+    **dict.fromkeys(["group_norm", "native_group_norm"], groups),
+    **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], normalized),
+    **dict.fromkeys(["slice", "narrow", "slice_scatter"], bounds),
+    **dict.fromkeys(
+        [
+            "split",
+            "chunk",
+            "split_with_sizes",
+            "unsafe_split",
+            "unsafe_chunk",
+            "unsafe_split_with_sizes",
+            "tensor_split",
+        ],
         division,
     ),
-    **dict.fromkeys("pad constant_pad_nd".split(), padding),
-    **dict.fromkeys("index index_select".split(), numbers),
+    **dict.fromkeys(["pad", "constant_pad_nd"], padding),
+    **dict.fromkeys(["index", "index_select"], numbers),
     "select": number,
     "roll": shifts,
     "scaled_dot_product_attention": scale,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,9 @@ from toolchain.program.widths import Terms, term_table
 from toolchain.values import Channels, Cost, Layer, Program
 
 BYTES_PER_WEIGHT: Final = 4
-_CONVOLUTIONS: Final = "conv1d conv2d conv3d convolution _convolution".split()
-_TRANSPOSED: Final = "conv_transpose1d conv_transpose2d conv_transpose3d".split()
-_PRODUCTS: Final = "matmul mm bmm scaled_dot_product_attention".split()
+_CONVOLUTIONS: Final = ["conv1d", "conv2d", "conv3d", "convolution", "_convolution"]
+_TRANSPOSED: Final = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+_PRODUCTS: Final = ["matmul", "mm", "bmm", "scaled_dot_product_attention"]
 _MACS, _PARAMS, _NEURONS = range(3)
 
 Factors = Sequence[tuple[Vector, int]]
@@ -138,13 +138,13 @@ def _is_affine(call: Call) -> bool:
 
 
 def _matrix(call: Call) -> Node | None:
-    node = call["mat2"] if call["mat2"] is not None else call["other"]
-    inner = node
+    node: Any = call["mat2"] if call["mat2"] is not None else call["other"]
+    inner: Any = node
     if isinstance(node, Node) and node.op == "call_function":
         below = call_of(node)
         inner = node.args[0] if below is not None and below.op in ("t", "transpose", "permute") else None
     if isinstance(inner, Node) and inner.op == "get_attr" and len(node.meta["val"].shape) == 2:
-        return node
+        return cast(Node, node)
     return None
 
 
@@ -188,7 +188,7 @@ def _share(size: Any) -> int:
     """The factor besides the batch: 64 of `64 * s0`."""
     expression = size.node.expr
     symbols = sorted(expression.free_symbols, key=str)
-    return int(expression.subs({s: 2 for s in symbols})) - int(expression.subs({s: 1 for s in symbols}))
+    return int(expression.subs(dict.fromkeys(symbols, 2))) - int(expression.subs(dict.fromkeys(symbols, 1)))
 
 
 def _product_factors(analysis: Analysis, module: GraphModule) -> Iterator[tuple[Factors, int]]:

@@ -62,7 +62,7 @@ def _drop_dead(module: GraphModule) -> None:
 
 
 def _inline_regions(module: GraphModule) -> None:
-    """`wrap_with_set_grad_enabled(flag, body, *args)`: its body in line, results detached where flag is off."""
+    """`wrap_with_set_grad_enabled(flag, body, *args)`: its body in line, detached where the flag is off."""
     for node in list(module.graph.nodes):
         name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
         if name != "wrap_with_set_grad_enabled" or not isinstance(node.args[1], Node):
@@ -74,7 +74,7 @@ def _inline_regions(module: GraphModule) -> None:
             results = [_detached(module.graph, node, r) for r in results]
         for user in list(node.users):
             assert user.target is operator.getitem
-            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
+            user.replace_all_uses_with(results[user.args[1]])
             module.graph.erase_node(user)
         module.graph.erase_node(node)
 
@@ -144,12 +144,12 @@ def _computed(module: GraphModule, excluded: set[Node]) -> tuple[dict[Node, Any]
                 continue
             inputs = list(node.all_input_nodes)
             if _is_foldable(node) and all(i in values for i in inputs):
-                values[node] = node.target(*_fill(node.args, values), **_fill(node.kwargs, values))  # type: ignore[operator]
+                values[node] = node.target(*_fill(node.args, values), **_fill(node.kwargs, values))
                 roots[node] = {node}.union(*(roots[i] for i in inputs))
             elif _writes(node):
                 written = node.args[0]
                 if written in values:
-                    spoiled |= roots[written]  # type: ignore[index]
+                    spoiled |= roots[written]
     return values, spoiled
 
 

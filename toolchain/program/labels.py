@@ -73,7 +73,7 @@ class Labels:
         if self._left[found]:
             both = (self.reason(int(self._left[found])), self.reason(int(self._right[found])))
             return both[0] or both[1] if all(both) else ""
-        return self._reasons[self._reason[found]]
+        return self._reasons[int(self._reason[found])]
 
     def freeze(self, vector: Vector, reason: str) -> None:
         """Nothing labelled so may ever be removed."""
@@ -253,7 +253,7 @@ class Labels:
     def _matches(self, first: Ints, second: Ints) -> bool:
         """Whether the tie of the two is a one-to-one correspondence that merges nothing within a side."""
         pairs = np.unique(np.stack([self.roots(first), self.roots(second)]), axis=1)
-        return len(np.unique(pairs[0])) == pairs.shape[1] == len(np.unique(pairs[1]))
+        return bool(len(np.unique(pairs[0])) == pairs.shape[1] == len(np.unique(pairs[1])))
 
     def _roles(self, vector: Ints) -> list[Ints]:
         """Columns of labels that play one role each (head, index in the head), or the vector itself."""
@@ -289,7 +289,8 @@ def _line(block: Ints, keep: int) -> Ints:
     """The block along dimension `keep`, at 0 in all others."""
     at: list[Any] = [0] * block.ndim
     at[keep] = slice(None)
-    return block[tuple(at)].copy()
+    line: Ints = block[tuple(at)].copy()
+    return line
 
 
 def _block(block: Ints, keep: Sequence[int]) -> Ints:

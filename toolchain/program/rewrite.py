@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from toolchain.errors import InputError
 from toolchain.program.axes import Axes, call_of
@@ -28,8 +28,8 @@ Keep = Mapping[str, tuple[int, ...]]
 def apply(program: Program, channels: Channels, keep: Keep) -> Program:
     """The program with only the units `keep[group]` of each named group; groups not named stay whole.
 
-    Parameters and buffers are sliced into new tensors, sizes in the graph are rewritten; the program handed in
-    is not changed. The result can be analysed, trained, exported and pruned again.
+    Parameters and buffers are sliced into new tensors, sizes in the graph are rewritten; the program handed
+    in is not changed. The result can be analysed, trained, exported and pruned again.
 
     Args:
         program: what was analysed.
@@ -81,7 +81,7 @@ def _check(channels: Channels, analysis: Analysis, keep: Keep) -> None:
             raise InputError(f"the network has no channel group '{name}'", hint=f"known: {', '.join(known)}")
         if not units or list(units) != sorted(set(units)) or units[0] < 0 or units[-1] >= known[name]:
             raise InputError(
-                f"group '{name}': the kept units must be ascending numbers in 0-{known[name] - 1}, at least one"
+                f"group '{name}': kept units must be ascending numbers in 0-{known[name] - 1}, at least one"
             )
 
 
@@ -141,4 +141,4 @@ def _finished(program: Program, module: GraphModule) -> Program:
     return replace(program, module=module)
 
 
-__all__ = ["Keep", "Node", "apply", "mask"]
+__all__ = ["Keep", "apply", "mask"]

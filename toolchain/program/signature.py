@@ -48,7 +48,7 @@ def output_specs(module: GraphModule, names: Sequence[str]) -> tuple[TensorSpec,
     """Specs of the graph's outputs, in order."""
     value = module.graph.output_node().args[0]
     nodes = [value] if isinstance(value, Node) else list(value)  # type: ignore[arg-type]
-    return tuple(_spec(node, name) for node, name in zip(nodes, names, strict=True))  # type: ignore[arg-type]
+    return tuple(_spec(node, name) for node, name in zip(nodes, names, strict=True))
 
 
 def _check_inputs(exported: ExportedProgram) -> None:

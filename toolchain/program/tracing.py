@@ -110,7 +110,7 @@ def trace(module: GraphModule, rules: Mapping[str, Rule], pointwise: Rule) -> Tr
 
 def _apply(tracing: Tracing, node: Node, rules: Mapping[str, Rule], pointwise: Rule) -> Value:
     if node.target is operator.getitem and isinstance(tracing.values[node.args[0]], tuple):  # type: ignore[index]
-        return tracing.values[node.args[0]][node.args[1]]  # type: ignore[index, return-value, call-overload]
+        return tracing.values[node.args[0]][node.args[1]]  # type: ignore[index]
     call = call_of(node)
     if call is None:
         return _untouched(tracing, node) if not _tensor_inputs(node) else freeze_all(tracing, node)

@@ -31,13 +31,26 @@ def checked(t: Tracing, call: Call) -> Value:
 
 
 RULES: Final[dict[str, Rule]] = {
-    **dict.fromkeys("zeros ones full empty new_zeros new_ones new_full new_empty".split(), made),
     **dict.fromkeys(
-        "arange linspace eye scalar_tensor tril_indices triu_indices rand randn".split(), counted
+        ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], made
     ),
     **dict.fromkeys(
-        "sym_size sym_numel sym_stride size _assert_tensor_metadata _assert_async _assert_scalar item "
-        "sym_constrain_range sym_constrain_range_for_size".split(),
+        ["arange", "linspace", "eye", "scalar_tensor", "tril_indices", "triu_indices", "rand", "randn"],
+        counted,
+    ),
+    **dict.fromkeys(
+        [
+            "sym_size",
+            "sym_numel",
+            "sym_stride",
+            "size",
+            "_assert_tensor_metadata",
+            "_assert_async",
+            "_assert_scalar",
+            "item",
+            "sym_constrain_range",
+            "sym_constrain_range_for_size",
+        ],
         checked,
     ),
 }

@@ -199,7 +199,7 @@ def pad(t: Tracing, call: Call) -> Value:
             labels[dim] = None
         else:
             ends = [t.labels.fresh(n) for n in (before, after)]
-            labels[dim] = np.concatenate([ends[0], labels[dim], ends[1]])  # type: ignore[list-item]
+            labels[dim] = np.concatenate([ends[0], labels[dim], ends[1]])
     return t.yields(call.node, dict(enumerate(labels)))
 
 
@@ -210,8 +210,9 @@ def roll(t: Tracing, call: Call) -> Value:
     if not call["dims"]:
         return freeze_all(t, call.node) if any(v is not None for v in labels) else x
     for shift, dim in zip(_several(call["shifts"]), (x.dim(d) for d in _several(call["dims"])), strict=True):
-        if labels[dim] is not None:
-            labels[dim] = np.roll(labels[dim], shift)  # type: ignore[arg-type]
+        vector = labels[dim]
+        if vector is not None:
+            labels[dim] = np.roll(vector, shift)
     return t.yields(call.node, dict(enumerate(labels)))
 
 
@@ -253,7 +254,7 @@ def repeat_each(t: Tracing, call: Call) -> Value:
 
 
 def pixel_shuffle(t: Tracing, call: Call) -> Value:
-    """Given: [..., c * r * r, h, w]. Result: [..., c, h * r, w * r]; the r * r channels of one go together."""
+    """Given: [..., c * r * r, h, w]. Result: [..., c, h * r, w * r]; the r * r channels go together."""
     x = t.axes(call["self"])
     factor = call["upscale_factor"]
     channels = x.shape[-3] // factor**2
@@ -389,20 +390,42 @@ def _two(call: Call) -> tuple[str, str]:
 
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(
-        "view reshape _unsafe_view view_copy flatten unflatten _reshape_alias ravel".split(), reshape
+        ["view", "reshape", "_unsafe_view", "view_copy", "flatten", "unflatten", "_reshape_alias", "ravel"],
+        reshape,
     ),
     **dict.fromkeys(
-        "permute transpose swapaxes swapdims movedim t numpy_T mT adjoint matrix_H".split(), permute
+        [
+            "permute",
+            "transpose",
+            "swapaxes",
+            "swapdims",
+            "movedim",
+            "t",
+            "numpy_T",
+            "mT",
+            "adjoint",
+            "matrix_H",
+        ],
+        permute,
     ),
-    **dict.fromkeys("slice narrow".split(), cut),
+    **dict.fromkeys(["slice", "narrow"], cut),
     **dict.fromkeys(
-        "split chunk split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes tensor_split unbind".split(),
+        [
+            "split",
+            "chunk",
+            "split_with_sizes",
+            "unsafe_split",
+            "unsafe_chunk",
+            "unsafe_split_with_sizes",
+            "tensor_split",
+            "unbind",
+        ],
         divide,
     ),
-    **dict.fromkeys("cat concat concatenate".split(), join),
-    **dict.fromkeys("pad constant_pad_nd".split(), pad),
-    **dict.fromkeys("repeat tile".split(), repeat),
-    **dict.fromkeys("index index_select".split(), index),
+    **dict.fromkeys(["cat", "concat", "concatenate"], join),
+    **dict.fromkeys(["pad", "constant_pad_nd"], pad),
+    **dict.fromkeys(["repeat", "tile"], repeat),
+    **dict.fromkeys(["index", "index_select"], index),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
     "expand": expand,

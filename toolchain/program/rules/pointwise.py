@@ -1,4 +1,4 @@
-"""Operators that work element by element, normalise with fixed statistics, or touch only spatial dimensions."""
+"""Operators that work element by element, with fixed statistics, or on spatial dimensions only."""
 
 from __future__ import annotations
 
@@ -96,18 +96,100 @@ def glu(t: Tracing, call: Call) -> Value:
     return t.yields(call.node, dict(enumerate(labels)))
 
 
-_SAME: Final = (
-    "relu6 hardtanh silu mish celu elu selu leaky_relu gelu softplus hardswish hardsigmoid logsigmoid "
-    "threshold rrelu softsign tanhshrink hardshrink softshrink log_sigmoid clamp clip where masked_fill add sub "
-    "mul div rsub addcmul addcdiv lerp copy maximum minimum pow sqrt rsqrt square fill zero nan_to_num fake_quantize "
-    "true_divide floor_divide remainder ne eq gt lt ge le logical_not bitwise_not expand_as_same sign abs neg exp "
-    "clamp_min clamp_max result_type"
-).split()
-_FIRST: Final = (
-    "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout contiguous clone to _to_copy "
-    "type_as detach alias lift_fresh_copy lift_fresh float double half requires_grad pin_memory bernoulli "
-    "dropout2d zeros_like ones_like full_like empty_like rand_like randn_like new_like"
-).split()
+_SAME: Final = [
+    "relu6",
+    "hardtanh",
+    "silu",
+    "mish",
+    "celu",
+    "elu",
+    "selu",
+    "leaky_relu",
+    "gelu",
+    "softplus",
+    "hardswish",
+    "hardsigmoid",
+    "logsigmoid",
+    "threshold",
+    "rrelu",
+    "softsign",
+    "tanhshrink",
+    "hardshrink",
+    "softshrink",
+    "log_sigmoid",
+    "clamp",
+    "clip",
+    "where",
+    "masked_fill",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "rsub",
+    "addcmul",
+    "addcdiv",
+    "lerp",
+    "copy",
+    "maximum",
+    "minimum",
+    "pow",
+    "sqrt",
+    "rsqrt",
+    "square",
+    "fill",
+    "zero",
+    "nan_to_num",
+    "fake_quantize",
+    "true_divide",
+    "floor_divide",
+    "remainder",
+    "ne",
+    "eq",
+    "gt",
+    "lt",
+    "ge",
+    "le",
+    "logical_not",
+    "bitwise_not",
+    "expand_as_same",
+    "sign",
+    "abs",
+    "neg",
+    "exp",
+    "clamp_min",
+    "clamp_max",
+    "result_type",
+]
+_FIRST: Final = [
+    "dropout",
+    "feature_dropout",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+    "native_dropout",
+    "contiguous",
+    "clone",
+    "to",
+    "_to_copy",
+    "type_as",
+    "detach",
+    "alias",
+    "lift_fresh_copy",
+    "lift_fresh",
+    "float",
+    "double",
+    "half",
+    "requires_grad",
+    "pin_memory",
+    "bernoulli",
+    "dropout2d",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "rand_like",
+    "randn_like",
+    "new_like",
+]
 _SPATIAL: Final = [
     *(f"{p}{k}_pool{n}d" for n in (1, 2, 3) for p in ("", "adaptive_", "_adaptive_") for k in ("avg", "max")),
     *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),

@@ -102,12 +102,28 @@ def _reduced(t: Tracing, call: Call, x: Axes, dims: Sequence[int]) -> Value:
 
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(
-        "mean sum var std var_mean std_mean amax amin norm linalg_vector_norm nansum".split(), reduction
+        [
+            "mean",
+            "sum",
+            "var",
+            "std",
+            "var_mean",
+            "std_mean",
+            "amax",
+            "amin",
+            "norm",
+            "linalg_vector_norm",
+            "nansum",
+        ],
+        reduction,
     ),
     **dict.fromkeys(
-        "max min argmax argmin prod logsumexp any all median count_nonzero".split(), strict_reduction
+        ["max", "min", "argmax", "argmin", "prod", "logsumexp", "any", "all", "median", "count_nonzero"],
+        strict_reduction,
     ),
-    **dict.fromkeys("softmax log_softmax _softmax _log_softmax cumsum cumprod sort".split(), along),
-    **dict.fromkeys("layer_norm native_layer_norm rms_norm".split(), layer_norm),
-    **dict.fromkeys("group_norm native_group_norm".split(), group_norm),
+    **dict.fromkeys(
+        ["softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "sort"], along
+    ),
+    **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], layer_norm),
+    **dict.fromkeys(["group_norm", "native_group_norm"], group_norm),
 }

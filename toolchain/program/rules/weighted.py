@@ -127,7 +127,7 @@ def vector_product(t: Tracing, call: Call) -> Value:
 
 
 def weight_norm(t: Tracing, call: Call) -> Value:
-    """Given: direction v, length g [1, .., n, .., 1]. Result: g * v / norm(v), the norm over all other dims."""
+    """Given: direction v, length g [1, .., n, .., 1]. Result: g * v / norm(v) over all other dims."""
     v, g = t.axes(call["v"]), t.axes(call["g"])
     dim = v.dim(call["dim"])
     t.tie(v.labels[dim], g.labels[dim], call)
@@ -203,14 +203,14 @@ def recurrent(t: Tracing, call: Call) -> Value:
     return tuple(Axes(shape=t.sizes.shape(v), labels=(None,) * v.dim()) for v in value)
 
 
-_CONVOLUTIONS: Final = "conv1d conv2d conv3d convolution _convolution".split()
+_CONVOLUTIONS: Final = ["conv1d", "conv2d", "conv3d", "convolution", "_convolution"]
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(_CONVOLUTIONS, convolution),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], transposed),
-    **dict.fromkeys("matmul mm bmm addmm baddbmm".split(), matmul),
-    **dict.fromkeys("mv dot vdot addmv".split(), vector_product),
-    **dict.fromkeys("_weight_norm _weight_norm_interface".split(), weight_norm),
-    **dict.fromkeys("lstm gru rnn_tanh rnn_relu".split(), recurrent),
+    **dict.fromkeys(["matmul", "mm", "bmm", "addmm", "baddbmm"], matmul),
+    **dict.fromkeys(["mv", "dot", "vdot", "addmv"], vector_product),
+    **dict.fromkeys(["_weight_norm", "_weight_norm_interface"], weight_norm),
+    **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], recurrent),
     "linear": linear,
     "einsum": einsum,
     "scaled_dot_product_attention": attention,
