@@ -1,6 +1,7 @@
 """Every format, by registry: what is written is complete, silent, named, and computes as the program does."""
 
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -74,15 +75,23 @@ def _with_statistics(module: nn.Module) -> nn.Module:
     return module
 
 
+def make_case(name: str) -> Case:
+    torch.manual_seed(0)
+    module = Residual() if name == "residual" else TwoByTwo()
+    example = (torch.randn(3, 3, 8, 8),) if name == "residual" else (torch.randn(3, 6), torch.randn(3, 3))
+    program = capture(_with_statistics(module), example, name=name)
+    return Case(program=program, inputs=tuple(x.numpy() for x in example))
+
+
 @pytest.fixture(scope="module", params=["residual", "two-by-two"])
 def case(request) -> Case:
-    torch.manual_seed(0)
-    module = Residual() if request.param == "residual" else TwoByTwo()
-    example = (
-        (torch.randn(3, 3, 8, 8),) if request.param == "residual" else (torch.randn(3, 6), torch.randn(3, 3))
-    )
-    program = capture(_with_statistics(module), example, name=request.param)
-    return Case(program=program, inputs=tuple(x.numpy() for x in example))
+    return make_case(request.param)
+
+
+@pytest.fixture(scope="module")
+def small() -> Program:
+    """For what does not depend on the network: every writing takes seconds."""
+    return capture(nn.Linear(6, 4), (torch.randn(2, 6),), name="small")
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -154,9 +163,9 @@ def test_wrong_weights_are_found(written, case, form):
         assert check_float(changed, form.open(written.path), case.inputs, subject="file").status == "fail"
 
 
-def test_missing_folder_is_one_clear_line(case, form, tmp_path):
+def test_missing_folder_is_one_clear_line(small, form, tmp_path):
     with pytest.raises(InputError, match="cannot write"):
-        form.write(case.program, tmp_path / "absent" / f"model{form.suffix}", {})
+        form.write(small, tmp_path / "absent" / f"model{form.suffix}", {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,7 +178,7 @@ def test_garbage_is_refused_on_opening(form, tmp_path):
         form.open(path)
 
 
-def test_failed_write_keeps_what_stood_there(case, form, tmp_path, monkeypatch):
+def test_failed_write_keeps_what_stood_there(small, form, tmp_path, monkeypatch):
     path = tmp_path / f"model{form.suffix}"
     path.write_bytes(b"earlier")
 
@@ -178,54 +187,48 @@ def test_failed_write_keeps_what_stood_there(case, form, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(InputError, match="No space left"):
-        form.write(case.program, path, {})
+        form.write(small, path, {})
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"earlier"
 
 
 SCRIPT = """
 import sys, torch
-{prelude}
 from pathlib import Path
 from toolchain import registry
-from toolchain.errors import CompressError
 from toolchain.program.capture import capture
-form = registry.find("toolchain.export", "FORMAT", {name!r})
-heavy = [p for p in {packages!r} if p in sys.modules and sys.modules[p] is not None]
+forms = [registry.find("toolchain.export", "FORMAT", name) for name in sys.argv[2:]]
+heavy = [package for form in forms for package in form.packages if package in sys.modules]
 assert not heavy, heavy
 program = capture(torch.nn.Conv2d(3, 4, 3), (torch.randn(2, 3, 8, 8),), name="tiny")
-try:
-    artifact = form.write(program, Path({path!r}), {{}})
+for form in forms:
+    artifact = form.write(program, Path(sys.argv[1]) / f"model{form.suffix}", {})
     if form.open is not None:
         form.open(artifact.path).run((torch.randn(2, 3, 8, 8).numpy(),))
-except CompressError as error:
-    raise SystemExit(f"{{type(error).__name__}} | {{error.message}} | {{error.hint}}")
 """
 
 
-def _run(form: Format, path: Path, prelude: str) -> subprocess.CompletedProcess:
-    text = SCRIPT.format(prelude=prelude, name=form.name, packages=list(form.packages), path=str(path))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", text],
+def test_a_fresh_process_prints_nothing(tmp_path):
+    """Imports, converters and engines in C++ included; importing the plug-ins loads no converter."""
+    forms = [registry.find("toolchain.export", "FORMAT", name) for name in FORMATS]
+    there = [f for f in forms if all(importlib.util.find_spec(p) is not None for p in f.packages)]
+    answer = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), *(form.name for form in there)],
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         timeout=300,
         check=False,
     )
-
-
-def test_a_fresh_process_prints_nothing(form, tmp_path):
-    """Imports, converters and engines in C++ included; importing the plug-in loads no converter."""
-    answer = _run(form, tmp_path / f"model{form.suffix}", "")
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    assert {p.name for p in tmp_path.iterdir()} == {f"model{form.suffix}" for form in there}
 
 
-def test_missing_package_is_named_with_the_command(form, tmp_path):
-    answer = _run(form, tmp_path / "model", f"sys.modules[{form.packages[0]!r}] = None")
-    assert answer.returncode == 1
-    assert answer.stderr.startswith("InputError | ")
-    assert form.packages[0] in answer.stderr
-    assert f"pip install 'edgefit[{form.extra}]'" in answer.stderr
+@pytest.mark.parametrize("number", [0, -1])
+def test_missing_package_is_named_with_the_command(small, form, tmp_path, monkeypatch, number):
+    package = form.packages[number]
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=package) as caught:
+        form.write(small, tmp_path / "model", {})
+    assert f"pip install 'edgefit[{form.extra}]'" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
