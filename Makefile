@@ -1,6 +1,7 @@
 # `make` explains itself. Everything runs in .venv, which is created on the first use.
 
 PYTHON ?= python3
+SHARE  ?= 0.5
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -13,7 +14,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## train a small CNN on digits, compress it to half its own latency, show the report
-	$(BIN)/python -m benchmarks.digits.demo --out demo
+	$(BIN)/python -m benchmarks.digits.demo --out demo --share $(SHARE)
 
 test: $(READY) ## run the tests (under 10 minutes on 2 cores)
 	$(BIN)/pytest -m "not slow"

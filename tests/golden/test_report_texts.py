@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sample_record
 
+from toolchain.report import words
 from toolchain.report.markdown_text import render_markdown
 from toolchain.report.summary import render_summary
 
@@ -29,3 +30,23 @@ def test_text_is_as_reviewed(name):
         TEXTS.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("value_ms", "text"),
+    [
+        (None, "not measured"),
+        (0.02237, "0.0224 ms"),
+        (0.3124, "0.312 ms"),
+        (12.345, "12.35 ms"),
+        (250.0, "250.0 ms"),
+    ],
+)
+def test_milliseconds_show_three_digits_at_any_size(value_ms, text):
+    assert words.milliseconds(value_ms) == text
+
+
+def test_interval_is_as_precise_as_its_upper_end():
+    assert words.span(0.0211, 0.0249) == "0.0211-0.0249"
+    assert words.span(0.0999, 0.104) == "0.100-0.104"
+    assert words.span(9.87, 10.12) == "9.87-10.12"

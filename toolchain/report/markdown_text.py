@@ -49,7 +49,7 @@ def _budget(record: Record) -> Iterator[str]:
             words.LIMIT_NAMES.get(e["name"], e["name"]),
             words.limit_amount(e, "limit"),
             words.limit_amount(e, "value"),
-            "" if e["low"] is None else f"{e['low']:.3f}-{e['high']:.3f}",
+            "" if e["low"] is None else words.span(e["low"], e["high"]),
             f"**{e['verdict']}**",
         )
         for e in record["budget"]

@@ -43,7 +43,7 @@ def _budget(record: Record) -> Iterator[str]:
     for entry in record["budget"]:
         found = words.limit_amount(entry, "value")
         if entry["low"] is not None and entry["high"] is not None:
-            found += f" (95 %: {entry['low']:.3f}-{entry['high']:.3f})"
+            found += f" (95 %: {words.span(entry['low'], entry['high'])})"
         name = words.LIMIT_NAMES.get(entry["name"], entry["name"])
         rows.append((name, words.limit_amount(entry, "limit"), found, entry["verdict"]))
     return table(rows) if len(rows) > 1 else iter(())
@@ -140,7 +140,7 @@ def _bench(record: Record) -> Iterator[str]:
                 m["runtime"],
                 m["precision"],
                 words.milliseconds(m["p50_ms"]),
-                f"{m['p50_low_ms']:.3f}-{m['p50_high_ms']:.3f}",
+                words.span(m["p50_low_ms"], m["p50_high_ms"]),
                 words.milliseconds(m["p90_ms"]),
                 words.size(None if artifact is None else artifact["size_bytes"]),
             )

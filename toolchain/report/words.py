@@ -24,10 +24,18 @@ LIMIT_NAMES: Final = {
 
 def milliseconds(value: float | None) -> str:
     """Three significant digits at least, with the unit: `0.312 ms`."""
-    if value is None:
-        return NOT_MEASURED
-    digits = 1 if value >= 100 else 2 if value >= 10 else 3
-    return f"{value:.{digits}f} ms"
+    return NOT_MEASURED if value is None else f"{value:.{_digits(value)}f} ms"
+
+
+def span(low_ms: float, high_ms: float) -> str:
+    """The ends of an interval, without the unit: `0.308-0.317`."""
+    digits = _digits(high_ms)
+    return f"{low_ms:.{digits}f}-{high_ms:.{digits}f}"
+
+
+def _digits(value_ms: float) -> int:
+    """Digits behind the point that show three significant ones."""
+    return next((digits for digits, least in ((1, 100), (2, 10), (3, 0.1)) if value_ms >= least), 4)
 
 
 def count(value: float | None) -> str:
@@ -72,8 +80,8 @@ def interval(measurement: Mapping[str, Any] | None) -> str:
     """`0.312 ms (95 %: 0.308-0.317)`."""
     if measurement is None:
         return NOT_MEASURED
-    low, high = measurement["p50_low_ms"], measurement["p50_high_ms"]
-    return f"{milliseconds(measurement['p50_ms'])} (95 %: {low:.3f}-{high:.3f})"
+    ends = span(measurement["p50_low_ms"], measurement["p50_high_ms"])
+    return f"{milliseconds(measurement['p50_ms'])} (95 %: {ends})"
 
 
 def limit_amount(entry: Mapping[str, Any], key: str) -> str:
