@@ -45,6 +45,31 @@ def test_scatter_shows_every_point_within_the_frame(times, budget_ms):
 
 @settings(max_examples=60, deadline=None)
 @given(
+    times=st.lists(
+        st.tuples(st.floats(0.01, 1), st.floats(0, 100), st.integers(5, 30)), min_size=2, max_size=8
+    )
+)
+def test_labels_of_the_scatter_keep_apart_and_inside(times):
+    points = [
+        plots.Point(label="x" * length, ms=ms, low_ms=ms, high_ms=ms, metric=metric, style="other")
+        for ms, metric, length in times
+    ]
+    svg = plots.scatter(points, budget_ms=None, metric_name="top1")
+    found = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)"[^>]*?(?:text-anchor="(\w+)")?>(x+)<', svg)
+    boxes = []
+    for x, y, anchor, label in found:
+        length = plots.CHARACTER * len(label)
+        boxes.append((float(x) - length * (anchor == "end"), length, float(y)))
+    assert len(boxes) == len(points)
+    for i, (left, length, y) in enumerate(boxes):
+        assert 0 < y < plots.HEIGHT - plots.BOTTOM
+        assert left + length <= plots.WIDTH
+        for other, width, line in boxes[:i]:
+            assert abs(y - line) > 12 or left >= other + width - 0.2 or other >= left + length - 0.2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
     before=st.lists(MS, min_size=1, max_size=60),
     after=st.lists(MS, min_size=1, max_size=60),
     budget_ms=st.none() | MS,

@@ -77,7 +77,7 @@ def scatter(points: Sequence[Point], *, budget_ms: float | None, metric_name: st
 
 def _free_line(left: float, right: float, y: float, taken: Sequence[tuple[float, float, float]]) -> float:
     """The height of a label from `left` to `right` beside `y` that meets none of those `taken`."""
-    lines = [y + away for step in range(len(taken) + 1) for away in (-11 - 13 * step, 20 + 13 * step)]
+    lines = [y + away for step in range(2 * len(taken) + 1) for away in (-11 - 13 * step, 20 + 13 * step)]
     free = (
         line
         for line in lines
