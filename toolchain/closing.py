@@ -89,6 +89,9 @@ def close_loop(
         if done:
             break
     held = [entry for entry in tried if limit is not None and entry[0].p50_high_ms <= limit]
+    if not held and limit is not None:
+        # An interval across the limit decides nothing: the final measurement, with more samples, judges.
+        held = [entry for entry in tried if entry[0].p50_ms <= limit]
     if not held:
         nearest = min(tried, key=lambda entry: entry[0].p50_ms)
         raise _unreachable(run, nearest[1], nearest[0].p50_ms)
@@ -126,9 +129,10 @@ def close_loop_again(run: Run, choice: Choice, measured_ms: float) -> Choice | N
 def _decision(measured: Measurement, limit: float, solution: Solution) -> tuple[str, bool]:
     """What a round's measurement means, and whether planning ends with it."""
     if measured.p50_high_ms > limit:
+        over = "over" if measured.p50_ms > limit else "interval across the limit"
         if solution.feasible:
-            return "over: plan again", False
-        return "over, and nothing smaller is left", True
+            return f"{over}: plan again", False
+        return f"{over}, and nothing smaller is left", True
     if measured.p50_ms < SPARE * limit and solution.counts:
         return "held with room: plan again", False
     return "held", True
