@@ -43,7 +43,7 @@ def main() -> int:
     print(f"\n{time.monotonic() - start:.0f} s in all")
     if code in (0, 1):  # with any other, what lies there is of an earlier run
         print(f"the proof, for a browser: {out / 'report.html'}")
-        print("next: a tighter budget, here a tenth of the measured latency: make demo SHARE=0.1")
+        print("next: a tighter budget, here 15 % of the measured latency: make demo SHARE=0.15")
     return code
 
 
