@@ -273,6 +273,14 @@ def plan():
     return record
 
 
+def replayed():
+    """A saved plan carried out, no limit given."""
+    record = copy.deepcopy(RECORD)
+    record.update(budget=[], notes=[])
+    record["plan"].update(reason="replayed from plan.json", candidates=[])
+    return record
+
+
 def failed():
     """A run whose int8 file disagrees and whose time straddles the limit."""
     record = copy.deepcopy(RECORD)

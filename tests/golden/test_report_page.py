@@ -26,6 +26,7 @@ VARIANTS = {
     "bench": sample_record.bench,
     "plan": sample_record.plan,
     "failed": sample_record.failed,
+    "replayed": sample_record.replayed,
 }
 
 

@@ -16,6 +16,7 @@ CASES = {
     "no_data.txt": lambda: render_summary(sample_record.without_data(), out="out"),
     "bench.txt": lambda: render_summary(sample_record.bench()),
     "plan.txt": lambda: render_summary(sample_record.plan(), out="plan"),
+    "replayed.txt": lambda: render_summary(sample_record.replayed(), out="out"),
     "failed.txt": lambda: render_summary(sample_record.failed(), out="out"),
     "compress.md": lambda: render_markdown(sample_record.RECORD),
     "bench.md": lambda: render_markdown(sample_record.bench()),

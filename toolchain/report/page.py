@@ -51,7 +51,7 @@ def render_page(record: Record) -> str:
 
 
 def _header(record: Record, title: str) -> str:
-    verdict = record["verdict"].split()[0] if record["kind"] == "compress" else "measured"
+    verdict = record["verdict"].split()[0] if record["budget"] else "measured"
     reason = record["plan"]["reason"] if record["plan"] is not None else record["target"]["summary"]
     badge = words.headline(record)
     failures = words.failures(record)

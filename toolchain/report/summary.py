@@ -19,7 +19,9 @@ def render_summary(record: Record, *, out: str | None = None) -> str:
     """A short plain text, lines joined by newlines; `out` is where the files are, when there are any."""
     lines = list(_headline(record))
     if record["kind"] == "compress":
-        lines += ["", *_budget(record), "", *_before_after(record), "", *_files(record, out)]
+        budget = list(_budget(record))
+        lines += ["", *budget] if budget else []
+        lines += ["", *_before_after(record), "", *_files(record, out)]
         lines += _failures(record)
     elif record["kind"] == "plan":
         lines += ["", *_plan(record, out)]

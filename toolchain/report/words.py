@@ -113,6 +113,8 @@ def headline(record: Mapping[str, Any]) -> str:
         return "MEASURED"
     if record["kind"] == "plan":
         return "PLANNED"
+    if not record["budget"]:
+        return "PLAN CARRIED OUT"
     return HEADLINES[record["verdict"]]
 
 
