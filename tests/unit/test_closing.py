@@ -1,0 +1,112 @@
+"""The closed loop against a device whose true latency is known: it corrects, ends, and never invents."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.unit.test_program_blocks import Net
+from toolchain import closing
+from toolchain.contest import Contender, Ground
+from toolchain.damage import Damages
+from toolchain.errors import BudgetError
+from toolchain.program.capture import capture
+from toolchain.program.channels import analyse
+from toolchain.program.cost import cost
+from toolchain.resources import shape_of
+from toolchain.values import Budget, Conditions, Measurement
+
+NS_PER_MAC = 1.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """Predicts milliseconds as MACs times a factor that may be wrong."""
+
+    shape: object
+    factor: float
+
+    def ms_of_counts(self, counts):
+        return self.factor * NS_PER_MAC * self.shape.cost(counts).macs / 1e6
+
+    def corrected(self, counts, measured_ms):
+        return Model(self.shape, self.factor * measured_ms / self.ms_of_counts(counts))
+
+
+def measurement(ms):
+    conditions = Conditions(
+        device="test", os="", cpu=None, governor=None, frequency_mhz=None, load=None, threads=1,
+        runtime="r", runtime_version="1",
+    )  # fmt: skip
+    return Measurement(
+        label="", sha256="", runtime="r", precision="fp32", p50_ms=ms, p50_low_ms=ms * 0.99,
+        p50_high_ms=ms * 1.01, p90_ms=ms, p90_low_ms=ms, p90_high_ms=ms, cpu_p50_ms=None, load_ms=None,
+        first_ms=None, samples_ms=((ms,),), conditions=conditions,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def program():
+    torch.manual_seed(0)
+    return capture(Net(inplace=False), (torch.randn(2, 3, 8, 8),), name="net")
+
+
+def close(program, monkeypatch, *, share, factor, fixed_ms=0.0):
+    """Close the loop for `share` of the true latency with a model that is off by `factor`."""
+    channels = analyse(program)
+    whole_ms = NS_PER_MAC * cost(program).macs / 1e6 + fixed_ms
+    run = SimpleNamespace(
+        program=program,
+        channels=channels,
+        request=SimpleNamespace(budget=Budget(ms=share * whole_ms), seed=0),
+        target=SimpleNamespace(name="test"),
+    )
+
+    @contextmanager
+    def stage(title, clock):
+        yield
+
+    run.stage = stage
+    measured = []
+
+    def device(run, contender, pruned, number):
+        measured.append(measurement(NS_PER_MAC * cost(pruned).macs / 1e6 + fixed_ms))
+        return measured[-1]
+
+    monkeypatch.setattr(closing, "_round_measurement", device)
+    shape = shape_of(run)
+    scores = {g.name: tuple(float(u + 1) for u in range(g.size)) for g in channels.groups}
+    ground = Ground(shape=shape, damages=Damages(criterion="test", scores=scores, scale={}, blocks={}))
+    contender = Contender(combination=("r", "fp32"), align=1, model=Model(shape, factor), damage=0.0)
+    choice = closing.close_loop(run, contender, ground, reason="", candidates=())
+    return choice, measured, run.request.budget.ms
+
+
+def test_a_good_model_needs_one_round(program, monkeypatch):
+    choice, measured, limit = close(program, monkeypatch, share=0.5, factor=1.0)
+    assert [r.decision for r in choice.rounds] == ["held"]
+    assert measured[0].p50_high_ms <= limit
+
+
+def test_an_optimistic_model_is_corrected(program, monkeypatch):
+    choice, measured, limit = close(program, monkeypatch, share=0.5, factor=0.6)
+    assert choice.rounds[0].decision == "over: plan again"
+    assert choice.rounds[-1].decision == "held"
+    assert measured[0].p50_ms > limit >= measured[-1].p50_high_ms
+
+
+def test_a_pessimistic_model_gives_width_back(program, monkeypatch):
+    choice, measured, limit = close(program, monkeypatch, share=0.6, factor=1.6)
+    assert choice.rounds[0].decision == "held with room: plan again"
+    assert measured[-1].p50_ms > measured[0].p50_ms
+    assert cost(choice.program).macs > 0
+    assert measured[-1].p50_high_ms <= limit
+
+
+def test_a_floor_above_the_budget_is_an_error_with_the_best_plan(program, monkeypatch):
+    with pytest.raises(BudgetError, match="the best plan measures") as caught:
+        close(program, monkeypatch, share=0.3, factor=1.0, fixed_ms=10.0)
+    assert caught.value.plan is not None
+    assert caught.value.plan.keep
