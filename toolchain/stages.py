@@ -1,7 +1,7 @@
 """Finished stages on disk: each is a folder that appears whole or not at all, keyed by what went into it.
 
 A second run with the same inputs finds the folder and skips the work; an interrupted run leaves only
-complete folders and checkpoints behind.
+complete folders and checkpoints behind. Another version of the tool makes its stages anew.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain import __version__
 from toolchain.errors import InputError
 
 Make = Callable[[Path], None]
@@ -27,7 +28,7 @@ class Stages:
 
     def folder(self, name: str, inputs: object) -> Path:
         """Where the stage `name` with these (JSON-able) inputs lives, finished or not."""
-        text = json.dumps(inputs, sort_keys=True, default=str)
+        text = json.dumps([__version__, inputs], sort_keys=True, default=str)
         return self.root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def once(self, name: str, inputs: object, make: Make) -> tuple[Path, bool]:
