@@ -170,7 +170,7 @@ DATA = [
     ("S/labels", 2, "labels"),
     ("S/corrupt", 2, "corrupt"),
     ("S/note.txt", 2, "note.txt"),
-    ("S/text.npz", 2, "text.npz"),
+    ("S/text.npz", 2, "text.npz is no readable .npz file (not a numpy file)"),
     ("S/no_y.npz", 2, "y"),
     ("S/lengths.npz", 2, "19"),
     ("S/nan.npz", 2, "nan.npz"),
