@@ -22,7 +22,7 @@ from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
 from toolchain.load import load
 from toolchain.plain import to_plain
-from toolchain.planning import decide, replay
+from toolchain.planning import decide, decide_once, replay
 from toolchain.program.capture import fingerprint
 from toolchain.program.channels import analyse
 from toolchain.program.cost import cost
@@ -57,7 +57,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         tuned = _tune(run, choice)
         program = choice.program if tuned is None else tuned.program
         proof = prove(run, program, choice, baseline, attempt)
-        again = _overshoot(run, choice, proof) if attempt + 1 < ATTEMPTS else None
+        again = _overshoot(run, choice, baseline, proof) if attempt + 1 < ATTEMPTS else None
         if again is None:
             break
         choice = again
@@ -146,7 +146,7 @@ def _tune(run: Run, choice: Choice) -> FineTuned | None:
         return None
     peak = request.lr or (DEEP_LR if choice.plan.damage > DEEP else SHALLOW_LR)
     training = replace(request.training, lr=peak)
-    folder = run.stages.folder("training", [plan_text(choice.plan), run.data.fingerprint(), repr(training)])
+    folder = run.stages.folder("training", [_cut(choice), run.data.fingerprint(), repr(training)])
     with run.stage("Fine-tuning", "fine-tune"):
         tuned = fine_tune(
             choice.program,
@@ -159,21 +159,28 @@ def _tune(run: Run, choice: Choice) -> FineTuned | None:
             resume=True,
             finish=request.finish,
         )
+    if len(tuned.history) > 1:
+        run.notes.append("the epoch taken is the best on the validation samples that also give the metric")
     if tuned.stopped_early:
         epochs = f"{len(tuned.history)} of {request.training.epochs} epochs"
         run.notes.append(f"fine-tuning was ended after {epochs}: the best one is taken")
     return tuned
 
 
-def _overshoot(run: Run, choice: Choice, proof: Proof) -> Choice | None:
-    """A new choice when the final measurement is over the budget and planning again can help."""
+def _cut(choice: Choice) -> list[object]:
+    """What a plan removes, without what it was estimated to save."""
+    return [choice.plan.program, to_plain(choice.plan.keep), list(choice.plan.dropped)]
+
+
+def _overshoot(run: Run, choice: Choice, baseline: Baseline, proof: Proof) -> Choice | None:
+    """A new choice when the final measurement is over the budget; None when a plan was replayed."""
     over = [entry for entry in proof.limits if entry.name == "ms" and entry.verdict == "over"]
-    if not over or over[0].value is None:
+    if not over or over[0].value is None or run.request.plan is not None:
         return None
-    again = close_loop_again(run, choice, over[0].value)
-    if again is not None:
-        run.notes.append("the final measurement was over the budget: planned again with the corrected model")
-    return again
+    run.notes.append("the final measurement was over the budget: planned again with what it showed")
+    corrected = close_loop_again(run, choice, over[0].value)
+    whole = not choice.plan.keep and not choice.plan.dropped
+    return corrected or decide(run, baseline, whole_allowed=not whole)
 
 
 def plan(request: Request, progress: Progress | None = None) -> Report:
@@ -226,7 +233,7 @@ def inspect(request: Request) -> Mapping[str, Any]:
 def _decide(run: Run, baseline: Baseline) -> Choice:
     """`decide`, keeping the best plan of an unreachable budget where the user can look at it."""
     try:
-        return decide(run, baseline)
+        return decide_once(run, baseline)
     except BudgetError as error:
         if error.plan is not None:
             path = run.stages.root / "best-plan.json"

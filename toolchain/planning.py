@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain.assembly import open_session, runner
 from toolchain.baseline import Baseline, acceptable
-from toolchain.closing import Choice, close_loop
+from toolchain.closing import Choice, Round, close_loop
 from toolchain.contest import Contender, Ground, plan_under, reduce
 from toolchain.damage import axes_of, divergence_of, judged, measure_damages
 from toolchain.errors import InputError
+from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.prune.plan import Solution
-from toolchain.prune.planfile import check_plan, read_plan
+from toolchain.prune.planfile import check_plan, plan_text, read_plan
 from toolchain.resources import planned_latency, shape_of
 from toolchain.run import Run
 from toolchain.values import Artifact, PrunePlan
 
 
-def decide(run: Run, baseline: Baseline) -> Choice:
-    """The least damaging way under the budget.
+def decide_once(run: Run, baseline: Baseline) -> Choice:
+    """`decide`, kept with the finished stages: timings differ from run to run, a decision taken stands.
+
+    A choice from an earlier run has no contender: it cannot be corrected, only decided anew.
+    """
+    fresh: list[Choice] = []
+
+    def make(folder: Path) -> None:
+        fresh.append(decide(run, baseline))
+        record = {name: to_plain(getattr(fresh[0], name)) for name in ("reason", "candidates", "rounds")}
+        (folder / "plan.json").write_text(plan_text(fresh[0].plan), encoding="utf-8")
+        (folder / "choice.json").write_text(json.dumps(record), encoding="utf-8")
+
+    request = run.request
+    inputs = {
+        "program": fingerprint(run.program),
+        "data": None if run.data is None else [run.data.fingerprint(), to_plain(request.preprocessing)],
+        "budget": to_plain(request.budget),
+        "asked": [request.criterion, request.runtime, request.precisions, request.metric, request.threads],
+        "seed": request.seed,
+        "baseline": [[*c, m.p50_ms] for c, m in baseline.measurements.items()],
+    }
+    folder, _ = run.stages.once("plan", inputs, make)
+    if fresh:
+        return fresh[0]
+    plan = read_plan(folder / "plan.json")
+    record = json.loads((folder / "choice.json").read_text(encoding="utf-8"))
+    return Choice(
+        plan=plan,
+        program=reduce(run.program, run.channels, plan),
+        combination=(plan.runtime, plan.precision),
+        reason=record["reason"],
+        candidates=tuple(record["candidates"]),
+        rounds=tuple(from_plain(Round, entry) for entry in record["rounds"]),
+    )
+
+
+def decide(run: Run, baseline: Baseline, *, whole_allowed: bool = True) -> Choice:
+    """The least damaging way under the budget; without `whole_allowed` something has to go.
 
     Raises:
         BudgetError: no way was found; carries the best plan, measured where it was measured.
     """
-    whole = _unpruned(run, baseline)
+    whole = _unpruned(run, baseline) if whole_allowed else None
     if whole is not None:
         return whole
     shape = shape_of(run)
