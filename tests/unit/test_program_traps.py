@@ -280,6 +280,9 @@ CASES = {
         ).unflatten(2, (8, 8)),
         c=conv(12, 12),
     ),
+    "one channel cut out": net(lambda m, x, i: torch.cat([F.relu(x[:, 3:4]), x], 1), 13),
+    "one channel in a stride": net(lambda m, x, i: torch.cat([i, F.silu(x[:, 2:8:7])], 1), 4),
+    "parts of one channel": net(lambda m, x, i: torch.cat([F.relu(p) for p in x.split([1, 10, 1], 1)], 1)),
 }
 KEPT_WHOLE = {"softmax over channels", "ECA", "lstm", "gru", "spectral norm"}
 """Cases whose stem keeps all channels, with a reason."""

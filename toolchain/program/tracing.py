@@ -68,8 +68,11 @@ class Tracing:
             self.notes.extend((axes.labels[d], note) for d in labelled)
 
     def yields(self, node: Node, labels: Mapping[int, Vector]) -> Axes:
-        """Axes of the node's shape with these labels."""
+        """Axes of the node's shape with these labels; a position alone in its dimension stays."""
         shape = self.shape(node)
+        for d, size in enumerate(shape):
+            if size == 1:
+                self.labels.freeze(labels.get(d), f"{node.name}: alone in its dimension")
         return Axes(shape=shape, labels=tuple(labels.get(d) if n != 1 else None for d, n in enumerate(shape)))
 
     def parameter(self, node: Node) -> Value:

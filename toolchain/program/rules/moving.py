@@ -151,6 +151,9 @@ def divide(t: Tracing, call: Call) -> Value:
         own = list(x.labels)
         if own[dim] is not None:
             own[dim] = own[dim][start : start + shape[dim]]  # type: ignore[index]
+            if shape[dim] == 1:
+                t.labels.freeze(own[dim], f"{call.node.name}: alone in its part")
+                own[dim] = None
         start += shape[dim]
         parts.append(Axes(shape=shape, labels=tuple(own)))
     return tuple(parts)
