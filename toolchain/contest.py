@@ -12,7 +12,7 @@ from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Limit, Solution, kept_units, solve
 from toolchain.resources import BLOCK, PlannedLatency, Shape
 from toolchain.run import Combination, Run
-from toolchain.values import Channels, Estimate, Program, PrunePlan
+from toolchain.values import Channels, Estimate, Precision, Program, PrunePlan
 
 AIM: Final = 0.95
 """Share of the budget that is planned for: room for the prediction's error and the interval's width."""
@@ -22,13 +22,14 @@ AIM: Final = 0.95
 class Contender:
     """One runtime and precision with its latency model (None when no latency is asked for).
 
-    `damage` is what the precision alone costs, in nats.
+    `damage` is what the precision alone costs, in nats; `overhead_bytes` what a file holds besides weights.
     """
 
     combination: Combination
     align: int
     model: PlannedLatency | None
     damage: float
+    overhead_bytes: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,11 @@ def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:
         return solve(axes_of(run, ground.damages, contender.align), limits(run, contender, ground.shape))
 
 
+def bytes_per_weight(precision: Precision) -> float:
+    """Bytes of a stored weight."""
+    return {"fp32": 4.0, "fp16": 2.0}.get(precision, 1.0)
+
+
 def limits(run: Run, contender: Contender, shape: Shape) -> tuple[Limit, ...]:
     """The request's budget as limits on counts; time and file size with room for the prediction's error."""
     budget = run.request.budget
@@ -52,9 +58,13 @@ def limits(run: Run, contender: Contender, shape: Shape) -> tuple[Limit, ...]:
     if budget.ms is not None and contender.model is not None:
         found.append(Limit(name="ms", limit=budget.ms * AIM, amount=contender.model.ms_of_counts))
     if budget.mb is not None:
-        per_weight = 1.0 if contender.combination[1] == "int8" else 4.0
+        each = bytes_per_weight(contender.combination[1])
         found.append(
-            Limit(name="mb", limit=budget.mb * AIM, amount=lambda c: shape.cost(c).params * per_weight / 1e6)
+            Limit(
+                name="mb",
+                limit=budget.mb * AIM,
+                amount=lambda c: (shape.cost(c).params * each + contender.overhead_bytes) / 1e6,
+            )
         )
     if budget.macs is not None:
         found.append(Limit(name="macs", limit=budget.macs, amount=lambda c: shape.cost(c).macs))

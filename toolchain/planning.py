@@ -9,7 +9,7 @@ from pathlib import Path
 from toolchain.assembly import open_session, runner
 from toolchain.baseline import Baseline, acceptable
 from toolchain.closing import Choice, Round, close_loop
-from toolchain.contest import Contender, Ground, plan_under, reduce
+from toolchain.contest import Contender, Ground, bytes_per_weight, plan_under, reduce
 from toolchain.damage import axes_of, divergence_of, judged, measure_damages
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
@@ -163,8 +163,17 @@ def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender
             ladders = {axis.name: axis.levels for axis in axes_of(run, ground.damages, align)}
             with run.stage(f"Layer timings on the target ({' '.join(combination)})", "measure"):
                 model = planned_latency(run, ground.shape, combination, baseline, ladders)
-        damage = _quantization_damage(run, baseline.artifacts[combination])
-        found.append(Contender(combination=combination, align=align, model=model, damage=damage))
+        artifact = baseline.artifacts[combination]
+        weights = baseline.cost.params * bytes_per_weight(combination[1])
+        found.append(
+            Contender(
+                combination=combination,
+                align=align,
+                model=model,
+                damage=_quantization_damage(run, artifact),
+                overhead_bytes=max(artifact.size_bytes - weights, 0.0),
+            )
+        )
     return tuple(found)
 
 

@@ -23,6 +23,8 @@ CLEARER: Final = 2
 """How often an inconclusive measurement is repeated with twice the trials."""
 AGREEING: Final = 500
 """Validation samples, about, on which a quantized file's decisions are compared with the program's."""
+RUINED: Final = 0.1
+"""Share of the metric whose loss is worth a note when --max-drop sets no limit."""
 COMPARED: Final = 32
 """Real inputs on which float files are compared with the program."""
 
@@ -77,6 +79,7 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
     with run.stage("Measuring original and result, interleaved", "measure"):
         before, measurements = _measure(run, artifacts, choice, baseline, attempt)
     choice = _without_costly_quantization(run, choice, score, scores, measurements)
+    _warn_of_damage(run, baseline, scores.get(kind_of(run, choice.combination)))
     limits = judge(run, choice, artifacts, measurements, cost(program), baseline, scores)
     return Proof(
         combination=choice.combination,
@@ -93,6 +96,16 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
     )
 
 
+def _warn_of_damage(run: Run, baseline: Baseline, score: Score | None) -> None:
+    """A held budget says nothing of the metric; say it where no limit does."""
+    if score is None or baseline.score is None or run.request.budget.max_drop is not None:
+        return
+    drop = abs(baseline.score.value - score.value)
+    if run.metric.better(baseline.score.value, score.value) and drop > RUINED * abs(baseline.score.value):
+        advice = "more --epochs may win some back, --max-drop makes it a limit"
+        run.notes.append(f"the metric lost {drop:.1f} {score.unit}: {advice}")
+
+
 def _without_costly_quantization(
     run: Run,
     choice: Choice,
@@ -103,7 +116,7 @@ def _without_costly_quantization(
     """Fall back to float where int8 costs more points than allowed and float holds the budget too."""
     runtime, precision = choice.combination
     quantized = scores.get(kind_of(run, choice.combination))
-    if precision == "fp32" or score is None or quantized is None:
+    if precision == "fp32" or score is None or quantized is None or run.request.plan is not None:
         return choice
     drop = score.value - quantized.value if run.metric.higher_is_better else quantized.value - score.value
     allowed = allowed_drop(run)

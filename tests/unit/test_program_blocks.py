@@ -73,7 +73,9 @@ def test_dropping_equals_zeroing_the_branch(inplace, names):
     small = drop(original, names)
     torch.testing.assert_close(small.module(x), masked(x), rtol=1e-12, atol=1e-12)
     assert all(torch.equal(before[k], v) for k, v in original.module.state_dict().items())
-    gone = {n for n, _ in original.module.named_parameters()} - {n for n, _ in small.module.named_parameters()}
+    gone = {n for n, _ in original.module.named_parameters()} - {
+        n for n, _ in small.module.named_parameters()
+    }
     assert {n.split(".")[0] for n in gone} == set(names)
     torch.export.export(small.module, (x,))
 
