@@ -13,7 +13,7 @@ from targets._shared.process import converse
 from targets._shared.timing import probe_layers
 from toolchain.contracts import Progress, Runtime, Sampling, Target
 from toolchain.errors import DeviceError
-from toolchain.latency.statistics import Trial, summarise
+from toolchain.latency.intervals import Trial, summarise
 from toolchain.values import Artifact, Conditions, Layer, Measurement, Precision
 
 

@@ -10,7 +10,7 @@ from toolchain.assembly import FLOAT_OF, Kind, build, open_session, quantizers, 
 from toolchain.baseline import Baseline, allowed_drop
 from toolchain.closing import Choice
 from toolchain.contracts import Sampling
-from toolchain.latency.statistics import verdict
+from toolchain.latency.intervals import verdict
 from toolchain.program.capture import example_inputs, fingerprint
 from toolchain.program.cost import cost
 from toolchain.run import Combination, Run, measure, remembered_score

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.errors import InputError
-from toolchain.latency.statistics import (
+from toolchain.latency.intervals import (
     Trial,
     median_interval,
     pooled,
