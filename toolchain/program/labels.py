@@ -102,6 +102,8 @@ class Labels:
             self.freeze(second[one == FIXED], self._inherited(first[one == FIXED], reason))
             self.freeze(first[other == FIXED], self._inherited(second[other == FIXED], reason))
             one, other = self.roots(first), self.roots(second)
+            if not np.array_equal(one == FIXED, other == FIXED):
+                continue  # a label frozen at one position occurs at others too
             open_ = (one != other) & (one != FIXED) & (other != FIXED)
             if not open_.any():
                 return first
