@@ -69,6 +69,9 @@ class Cutting:
 
 def sizes(cut: Cutting, call: Call) -> None:
     """Given: view(x, [n, 64, 49]). Result: view(x, [n, kept, 49])."""
+    if cut.origin[call.node] in cut.analysis.tracing.shuffles:
+        shuffled(cut, call)
+        return
     name = next(n for n in ("size", "shape", "sizes") if n in call.positions)
     given = list(call[name])
     axes = cut.axes(call.node)
@@ -86,6 +89,30 @@ def sizes(cut: Cutting, call: Call) -> None:
         raise UnsupportedError(f"{call.node.name}: several sizes of this view depend on the batch")
     if given != list(call[name]):
         call.put(name, given)
+
+
+def shuffled(cut: Cutting, call: Call) -> None:
+    """Given: the end of a channel shuffle of x. Result: x[:, kept channels in their new order]."""
+    shuffle = cut.analysis.tracing.shuffles[cut.origin[call.node]]
+    vector = cut.analysis.tracing.axes(shuffle.source).labels[shuffle.dim]
+    kept = cut.kept(vector) if vector is not None else np.ones(0, bool)
+    if kept.all():
+        return
+    chain = [call.node]
+    while cut.origin[chain[-1]] is not shuffle.source:
+        chain.append(chain[-1].all_input_nodes[0])
+    order = shuffle.permutation[kept[shuffle.permutation]]
+    index = cut.constant(call, "positions", torch.from_numpy((np.cumsum(kept) - 1)[order]))
+    call.node.target = _aten.index_select.default
+    call.node.args, call.node.kwargs = (chain[-1], shuffle.dim, index), {}
+    for between in chain[1:-1]:
+        cut.module.graph.erase_node(between)
+
+
+def shuffled_end(cut: Cutting, call: Call) -> None:
+    """Given: flatten(x, a, b), which needs no sizes unless it ends a shuffle."""
+    if cut.origin[call.node] in cut.analysis.tracing.shuffles:
+        shuffled(cut, call)
 
 
 def groups(cut: Cutting, call: Call) -> None:
@@ -245,7 +272,7 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     **dict.fromkeys(
         ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], sizes
     ),
-    **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution", "_convolution", "channel_shuffle"], groups),
+    **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution", "_convolution"], groups),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], groups),
     **dict.fromkeys(["group_norm", "native_group_norm"], groups),
     **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], normalized),
@@ -264,6 +291,8 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     ),
     **dict.fromkeys(["pad", "constant_pad_nd"], padding),
     **dict.fromkeys(["index", "index_select"], numbers),
+    "flatten": shuffled_end,
+    "channel_shuffle": shuffled,
     "select": number,
     "roll": shifts,
     "scaled_dot_product_attention": scale,

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 
 from toolchain.program.axes import Axes, Call, Sizes, Value, call_of, plain
 from toolchain.program.labels import Labels, Vector
+from toolchain.program.rules.shuffling import Shuffle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Tracing:
     """What is known of a graph's channels so far; rules add to it.
 
     `facts` holds what a rule wants to tell the rewriting of its node (vectors by name). `restricted` holds,
-    for operators that compute over a removable dimension, these dimensions of their (first) input.
+    for operators that compute over a removable dimension, these dimensions of their (first) input. `shuffles`
+    holds the nodes where a shuffle of channels ends.
     """
 
     module: GraphModule
@@ -31,6 +33,7 @@ class Tracing:
     same: dict[int, str] = field(default_factory=dict)
     facts: dict[Node, dict[str, Vector]] = field(default_factory=dict)
     restricted: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    shuffles: dict[Node, Shuffle] = field(default_factory=dict)
     notes: list[tuple[Vector, str]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
 

@@ -10,16 +10,25 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from toolchain.program.axes import Axes, Call, Value
+from toolchain.program.axes import Axes, Call, Value, plain
 from toolchain.program.labels import FIXED, Ints, Vector, regroup
+from toolchain.program.rules.shuffling import shuffle_from, shuffled
 from toolchain.program.tracing import Rule, Tracing, freeze_all
 
 
 def reshape(t: Tracing, call: Call) -> Value:
     """Runs of dimensions are flattened and unflattened; see `Labels.split` for what that ties."""
     x, shape = t.axes(next(call.tensors())), t.shape(call.node)
+    if call.node in t.shuffles:
+        shuffle = t.shuffles[call.node]
+        return shuffled(t.axes(shuffle.source), shuffle)
     if x.shape == shape:
         return x
+    found = shuffle_from(call.node, x, t.sizes)
+    if found is not None and x.labels[found[1].dim] is not None:
+        t.shuffles[found[0]] = found[1]
+        # What lies between is replaced where channels go; only the result matters.
+        return plain(shape)
     labels: dict[int, Vector] = {}
     for before, after in regroup(x.shape, shape):
         if all(x.labels[d] is None for d in before):
