@@ -36,6 +36,9 @@ def _inspection(found: Found) -> Iterator[str]:
         more = f" and {len(members) - 3} more" if len(members) > 3 else ""
         rows.append((group["name"], str(group["size"]), ", ".join(members[:3]) + more, group["note"]))
     yield from table(rows) if groups else ()
+    if found["blocks"]:
+        yield ""
+        yield f"residual blocks that can be left out whole: {', '.join(found['blocks'])}"
     yield ""
     yield f"{len(found['frozen'])} dimensions stay as they are"
     reasons = [(f"{f['parameter']}[{f['dim']}]", str(f["count"]), f["reason"]) for f in found["frozen"]]

@@ -23,6 +23,7 @@ from toolchain.errors import BudgetError, InputError
 from toolchain.load import load
 from toolchain.plain import to_plain
 from toolchain.planning import decide, decide_once, replay
+from toolchain.program.blocks import blocks
 from toolchain.program.capture import fingerprint
 from toolchain.program.channels import analyse
 from toolchain.program.cost import cost
@@ -226,6 +227,7 @@ def inspect(request: Request) -> Mapping[str, Any]:
             }
             for group in channels.groups
         ],
+        "blocks": [block.name for block in blocks(program)],
         "frozen": to_plain(channels.frozen),
     }
 
