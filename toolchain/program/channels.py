@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from toolchain.program.axes import call_of
 from toolchain.program.labels import FIXED, Ints, Vector
-from toolchain.program.rules import making, moving, pointwise, rearranging, reducing, weighted
+from toolchain.program.rules import folding, making, moving, pointwise, reducing, weighted
 from toolchain.program.tracing import Tracing, trace
 from toolchain.program.widths import Widths, term_table
 from toolchain.values import Channels, Frozen, Group, Member, Program
@@ -24,7 +24,7 @@ from toolchain.values import Channels, Frozen, Group, Member, Program
 _RULES = {
     **pointwise.RULES,
     **moving.RULES,
-    **rearranging.RULES,
+    **folding.RULES,
     **weighted.RULES,
     **reducing.RULES,
     **making.RULES,

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from toolchain.program.axes import Call, Value
+from toolchain.program.rules.shuffling import Shuffle, shuffled, transposed_positions
 from toolchain.program.tracing import Rule, Tracing
 
 
@@ -38,12 +39,11 @@ def pixel_unshuffle(t: Tracing, call: Call) -> Value:
 def channel_shuffle(t: Tracing, call: Call) -> Value:
     """Given: [n, g * k, ...]. Result: channel j * g + i is the former i * k + j."""
     x = t.axes(call["self"])
-    groups = call["groups"]
-    parts = t.labels.split(x.labels[1], [groups, x.shape[1] // groups], call.node.name)
-    t.facts[call.node] = {"groups": parts[0]}
-    labels = dict(enumerate(x.labels))
-    labels[1] = t.labels.merge(parts[::-1], [x.shape[1] // groups, groups])
-    return t.yields(call.node, labels)
+    if x.labels[1] is None:
+        return x
+    permutation = transposed_positions(x.shape[1], call["groups"])
+    t.shuffles[call.node] = Shuffle(source=call["self"], dim=1, permutation=permutation)
+    return shuffled(x, t.shuffles[call.node])
 
 
 def unfold_image(t: Tracing, call: Call) -> Value:
