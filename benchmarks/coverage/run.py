@@ -1,0 +1,124 @@
+"""Every network of a family: pruned by half, equal to its masked original, beside torch-pruning's times.
+
+    python -m benchmarks.coverage.run --family torchvision [--only NAME ...] [--out results.json]
+
+Each network runs in a process of its own (float64, 1 thread), the smallest first. The results file is
+replaced after each one, so that the run can be stopped and resumed; a markdown table is written beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.coverage import zoo
+from benchmarks.coverage.table import markdown
+
+HERE = Path(__file__).parent
+BYTES_PER_WEIGHT = 4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", choices=zoo.FAMILIES, default="torchvision")
+    parser.add_argument("--only", nargs="+", default=[], help="names of networks")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    parser.add_argument("--again", action="store_true", help="measure also what the file has")
+    parser.add_argument("--max-mb", type=float, default=float("inf"), help="largest fp32 weights to run")
+    parser.add_argument("--limit-s", type=float, default=600.0, help="longest time of one network")
+    parser.add_argument("--rival-limit-s", type=float, default=150.0, help="the same for torch-pruning")
+    flags = parser.parse_args()
+    reasons = zoo.names(flags.family)
+    unknown = sorted(set(flags.only) - set(reasons))
+    if unknown:
+        parser.error(f"no network of {flags.family} is called {', '.join(unknown)}")
+    record = opened(flags.out, flags.family)
+    networks: dict[str, Any] = record["networks"]
+    params = {name: 0 if reason else zoo.parameter_count(name) for name, reason in reasons.items()}
+    for name, reason in reasons.items():
+        if reason or name not in networks:
+            networks[name] = {"status": "not run", "reason": reason or "not yet"}
+    for name in sorted(reasons, key=lambda n: params[n]):
+        if reasons[name] or (flags.only and name not in flags.only):
+            continue
+        if networks[name]["status"] != "not run" and not flags.again:
+            continue
+        megabytes = params[name] * BYTES_PER_WEIGHT / 1e6
+        if megabytes > flags.max_mb:
+            networks[name] = {"status": "not run", "reason": f"{megabytes:.0f} MB of weights, too many here"}
+        else:
+            found = child(name, flags.limit_s)
+            networks[name] = {
+                "params": params[name],
+                **found,
+                "rival": child(name, flags.rival_limit_s, "--rival"),
+            }
+            print(f"{name}: {networks[name]}", flush=True)
+        save(flags.out, record)
+    save(flags.out, record)
+    return int(any(n["status"] not in ("equal", "not run") for n in networks.values()))
+
+
+def opened(path: Path, family: str) -> dict[str, Any]:
+    """The results of before, or empty ones, with this machine's description."""
+    record = json.loads(path.read_text()) if path.exists() else {"networks": {}}
+    assert isinstance(record, dict)
+    packages = ("torch", "torchvision", "torch-pruning")
+    record["family"] = family
+    record["environment"] = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+    return record
+
+
+def version(package: str) -> str:
+    """The installed version."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def child(name: str, limit_s: float, *flags: str) -> dict[str, Any]:
+    """What the process of one network wrote, or how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "found.json"
+        command = [sys.executable, "-m", "benchmarks.coverage.one", name, str(out), *flags]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+        except subprocess.TimeoutExpired:
+            return {"status": "no result", "reason": f"none within {limit_s:.0f} s"}
+        if ended.returncode == 0 and out.exists():
+            found: dict[str, Any] = json.loads(out.read_text())
+            return found
+        last = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
+        return {"status": "failed", "reason": last[:300]}
+
+
+def save(path: Path, record: dict[str, Any]) -> None:
+    """Replace the results file and the table beside it."""
+    replace(path, json.dumps(record, indent=1) + "\n")
+    replace(path.with_suffix(".md"), markdown(record))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
