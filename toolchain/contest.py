@@ -14,7 +14,7 @@ from toolchain.resources import BLOCK, PlannedLatency, Shape
 from toolchain.run import Combination, Run
 from toolchain.values import Channels, Estimate, Precision, Program, PrunePlan
 
-AIM: Final = 0.95
+AIM: Final = 0.97
 """Share of the budget that is planned for: room for the prediction's error and the interval's width."""
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.resnet20.run --model resnet20_cifar10.pt2 --data cifar10 [--only 0.5] [--out DIR]
 
-Every case is one `compress` command line, run as a user would run it; the table is made from its report.
+Every case is one `compress` command line, run as a user would run it; a run is appended to results.json.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def main() -> int:
         if flags.only in (None, ratio):
             rows.append(case(flags, float(ratio), epochs, best))
             print(json.dumps(rows[-1], indent=1), flush=True)
-    record = {"baseline_ms": times, "cases": rows}
-    (HERE / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    results = HERE / "results.json"
+    runs = json.loads(results.read_text())["runs"] if results.exists() else []
+    record = {"runs": [*runs, {"baseline_ms": times, "cases": rows}]}
+    results.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
 
