@@ -76,9 +76,7 @@ def _drop(run: Run, artifact: Artifact) -> float:
     key = [data.fingerprint(), run.metric.name, SCORED, run.request.preprocessing]
     quantized = remembered_score(run, "score", [artifact.sha256, *key], of_file)
     original = remembered_score(run, "score", [fingerprint(run.program), *key], of_program)
-    return (
-        original.value - quantized.value if run.metric.higher_is_better else quantized.value - original.value
-    )
+    return run.metric.lost(original.value, quantized.value)
 
 
 def combinations(run: Run) -> tuple[Combination, ...]:

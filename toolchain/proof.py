@@ -100,8 +100,8 @@ def _warn_of_damage(run: Run, baseline: Baseline, score: Score | None) -> None:
     """A held budget says nothing of the metric; say it where no limit does."""
     if score is None or baseline.score is None or run.request.budget.max_drop is not None:
         return
-    drop = abs(baseline.score.value - score.value)
-    if run.metric.better(baseline.score.value, score.value) and drop > RUINED * abs(baseline.score.value):
+    drop = run.metric.lost(baseline.score.value, score.value)
+    if drop > RUINED * abs(baseline.score.value):
         advice = "more --epochs may win some back, --max-drop makes it a limit"
         run.notes.append(f"the metric lost {drop:.1f} {score.unit}: {advice}")
 
@@ -118,7 +118,7 @@ def _without_costly_quantization(
     quantized = scores.get(kind_of(run, choice.combination))
     if precision == "fp32" or score is None or quantized is None or run.request.plan is not None:
         return choice
-    drop = score.value - quantized.value if run.metric.higher_is_better else quantized.value - score.value
+    drop = run.metric.lost(score.value, quantized.value)
     allowed = allowed_drop(run)
     if drop <= allowed:
         return choice
@@ -259,8 +259,8 @@ def _judge_drop(run: Run, budget: Budget, baseline: Baseline, score: Score | Non
         return Limit(
             name="max_drop", limit=budget.max_drop, value=None, unit="points", verdict="not measured"
         )
-    drop = baseline.score.value - score.value
-    return _at_most("max_drop", budget.max_drop, drop if run.metric.higher_is_better else -drop, "points")
+    drop = run.metric.lost(baseline.score.value, score.value)
+    return _at_most("max_drop", budget.max_drop, drop, "points")
 
 
 def _at_most(name: str, limit: float, value: float, unit: str) -> Limit:

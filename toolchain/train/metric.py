@@ -42,6 +42,10 @@ class Metric:
         """Whether `value` is strictly better than `than`."""
         return value > than if self.higher_is_better else value < than
 
+    def lost(self, before: float, after: float) -> float:
+        """How much worse `after` is than `before`, whichever direction is better; negative for a gain."""
+        return before - after if self.higher_is_better else after - before
+
     def of_batch(self, network: Callable[..., Any], inputs: tuple[Tensor, ...], target: Tensor) -> float:
         """The metric of `network(*inputs)` over these samples, computed in chunks without gradients."""
         total = 0.0
