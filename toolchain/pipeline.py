@@ -229,6 +229,7 @@ def inspect(request: Request) -> Mapping[str, Any]:
         ],
         "blocks": [block.name for block in blocks(program)],
         "frozen": to_plain(channels.frozen),
+        "unknown": dict(channels.unknown),
     }
 
 

@@ -84,10 +84,14 @@ class Frozen:
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """The outcome of the channel analysis: what may be removed together, and what may not at all."""
+    """The outcome of the channel analysis: what may be removed together, and what may not at all.
+
+    `unknown` counts, by name, the calls of operators without a rule that keep channels from being removed.
+    """
 
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
     def group(self, name: str) -> Group:
         """The group called `name`; KeyError where there is none."""

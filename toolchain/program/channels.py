@@ -182,7 +182,7 @@ def _grouped(
         Group(name=names[i], size=len(m), members=members_of[i], note=notes.get(i, ""))
         for i, m in enumerate(lists.values())
     )
-    channels = Channels(groups=groups, frozen=_frozen(tracing, found))
+    channels = Channels(groups=groups, frozen=_frozen(tracing, found), unknown=dict(tracing.unknown))
     return Analysis(tracing=tracing, channels=channels, group_of=group_of, unit_of=unit_of)
 
 

@@ -22,7 +22,8 @@ class Tracing:
 
     `facts` holds what a rule wants to tell the rewriting of its node (vectors by name). `restricted` holds,
     for operators that compute over a removable dimension, these dimensions of their (first) input. `shuffles`
-    holds the nodes where a shuffle of channels ends.
+    holds the nodes where a shuffle of channels ends. `unknown` counts the operators without a rule that froze
+    something.
     """
 
     module: GraphModule
@@ -133,11 +134,12 @@ def freeze_all(tracing: Tracing, node: Node) -> Value:
     if not _yields_tensor(node) and not _mutates(node):
         return None
     name = str(node.target)
-    tracing.unknown[name] = tracing.unknown.get(name, 0) + 1
-    for used in node.all_input_nodes:
-        value = tracing.values.get(used)
-        for axes in value if isinstance(value, tuple) else (value,):
-            tracing.freeze(axes, range(len(axes or ())), f"{node.name} ({name}) has no rule")
+    inputs = [tracing.values.get(used) for used in node.all_input_nodes]
+    labelled = [a for v in inputs for a in (v if isinstance(v, tuple) else (v,)) if a is not None]
+    if any(v is not None and tracing.labels.roots(v).any() for axes in labelled for v in axes.labels):
+        tracing.unknown[name] = tracing.unknown.get(name, 0) + 1
+    for axes in labelled:
+        tracing.freeze(axes, range(len(axes)), f"{node.name} ({name}) has no rule")
     return _untouched(tracing, node)
 
 
