@@ -33,7 +33,7 @@ BATCH = 2
 
 def measure(name: str) -> dict[str, Any]:
     """Seconds of each step, the deviation from the oracle, the prunable share, memory of analysis and cut."""
-    module, shape = zoo.build(name)
+    module, shape = zoo.build(name, side_px=zoo.small_side_px(name))
     module = module.double()
     example = torch.randn(BATCH, *shape, dtype=torch.float64)
     program, capture_s = timed(lambda: capture(module, (example,), name=name))
@@ -72,7 +72,7 @@ def rival(name: str) -> dict[str, Any]:
         import torch_pruning
     except ImportError:
         return {"status": "not installed"}
-    module, shape = zoo.build(name)
+    module, shape = zoo.build(name, side_px=zoo.small_side_px(name))
     example = torch.randn(BATCH, *shape)
     last = [m for m in module.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)][-1]
 

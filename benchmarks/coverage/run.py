@@ -36,18 +36,17 @@ def main() -> int:
     parser.add_argument("--limit-s", type=float, default=600.0, help="longest time of one network")
     parser.add_argument("--rival-limit-s", type=float, default=150.0, help="the same for torch-pruning")
     flags = parser.parse_args()
-    reasons = zoo.names(flags.family)
-    unknown = sorted(set(flags.only) - set(reasons))
+    names = zoo.names(flags.family)
+    unknown = sorted(set(flags.only) - set(names))
     if unknown:
         parser.error(f"no network of {flags.family} is called {', '.join(unknown)}")
     record = opened(flags.out, flags.family)
     networks: dict[str, Any] = record["networks"]
-    params = {name: 0 if reason else zoo.parameter_count(name) for name, reason in reasons.items()}
-    for name, reason in reasons.items():
-        if reason or name not in networks:
-            networks[name] = {"status": "not run", "reason": reason or "not yet"}
-    for name in sorted(reasons, key=lambda n: params[n]):
-        if reasons[name] or (flags.only and name not in flags.only):
+    params = {name: zoo.parameter_count(name) for name in names}
+    for name in names:
+        networks.setdefault(name, {"status": "not run", "reason": "not yet"})
+    for name in sorted(names, key=lambda n: params[n]):
+        if flags.only and name not in flags.only:
             continue
         if networks[name]["status"] != "not run" and not flags.again:
             continue
