@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from toolchain import __version__
+from toolchain import __version__, registry
 from toolchain.errors import InputError
 from toolchain.flag_values import (
     amount,
@@ -189,8 +189,12 @@ def _add_budget(parser: Parser) -> None:
 
 def _add_pruning(parser: Parser) -> None:
     group = parser.add_argument_group("pruning")
+    known = ", ".join(registry.names("toolchain.prune.criteria"))
     group.add_argument(
-        "--criterion", default="auto", help="what scores channels: taylor, magnitude, random (auto)"
+        "--criterion",
+        default="auto",
+        metavar="NAME",
+        help=f"what scores channels: {known} (auto: taylor with data, else magnitude)",
     )
     group.add_argument(
         "--formats",

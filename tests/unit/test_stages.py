@@ -68,7 +68,7 @@ def test_a_foreign_folder_is_refused_and_our_own_is_not(tmp_path):
 
 
 def test_an_unknown_plugin_is_named_with_its_neighbour():
-    assert registry.names("toolchain.prune.criteria") == ("magnitude", "random", "taylor")
+    assert {"magnitude", "random", "taylor"} <= set(registry.names("toolchain.prune.criteria"))
     with pytest.raises(InputError) as caught:
         registry.find("toolchain.prune.criteria", "CRITERION", "tailor")
     assert "did you mean 'taylor'" in caught.value.hint

@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from toolchain.values import Member, Program
+from toolchain.values import Group, Member, Program
 
 
 def parameter(program: Program, name: str) -> Tensor:
@@ -33,3 +33,19 @@ def unit_sums(values: Tensor, member: Member) -> Tensor:
 def positions(member: Member, units: Sequence[int]) -> Tensor:
     """Positions along the member's dimension that belong to `units`: [n]."""
     return torch.tensor([at for unit in units for at in member.index[unit]], dtype=torch.long)
+
+
+def energies(program: Program, group: Group) -> tuple[float, ...]:
+    """The energy of each unit's weights, per layer divided by the layer's mean, averaged over layers."""
+    total = torch.zeros(group.size, dtype=torch.float64)
+    counted = 0
+    for member in group.members:
+        weight = parameter(program, member.parameter)
+        if weight.dim() < 2:
+            continue
+        energy = unit_sums(weight.detach().double() ** 2, member)
+        mean = energy.mean()
+        if mean > 0:
+            total += energy / mean
+            counted += 1
+    return tuple((total / max(counted, 1)).tolist())

@@ -10,31 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import torch
-
 from toolchain.contracts import Criterion, Evidence
-from toolchain.program.slices import parameter, unit_sums
-from toolchain.values import Channels, Group, Program
+from toolchain.program.slices import energies
+from toolchain.values import Channels, Program
 
 
 def _score(program: Program, channels: Channels, evidence: Evidence) -> Mapping[str, tuple[float, ...]]:
     del evidence
-    return {group.name: _energies(program, group) for group in channels.groups}
-
-
-def _energies(program: Program, group: Group) -> tuple[float, ...]:
-    total = torch.zeros(group.size, dtype=torch.float64)
-    counted = 0
-    for member in group.members:
-        weight = parameter(program, member.parameter)
-        if weight.dim() < 2:
-            continue
-        energy = unit_sums(weight.detach().double() ** 2, member)
-        mean = energy.mean()
-        if mean > 0:
-            total += energy / mean
-            counted += 1
-    return tuple((total / max(counted, 1)).tolist())
+    return {group.name: energies(program, group) for group in channels.groups}
 
 
 CRITERION: Final = Criterion(
