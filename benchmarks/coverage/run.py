@@ -1,9 +1,10 @@
-"""Every network of a family: pruned by half, equal to its masked original, beside torch-pruning's times.
+"""Every network of a family against its oracle, and its times beside torch-pruning's.
 
     python -m benchmarks.coverage.run --family torchvision [--only NAME ...] [--out results.json]
 
-Each network runs in a process of its own (float64, 1 thread), the smallest first. The results file is
-replaced after each one, so that the run can be stopped and resumed; a markdown table is written beside it.
+Two processes a network, one after the other: the checks in float64, then the times in float32. The smallest
+networks come first. The results file is replaced after each network, so that the run can be stopped and
+resumed; a markdown table is written beside it.
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", choices=zoo.FAMILIES, default="torchvision")
     parser.add_argument("--only", nargs="+", default=[], help="names of networks")
-    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    parser.add_argument(
+        "--out", type=Path, help="results.json beside this file; FAMILY.json for another family"
+    )
     parser.add_argument("--again", action="store_true", help="measure also what the file has")
+    parser.add_argument("--no-race", action="store_true", help="the checks alone, no times")
     parser.add_argument("--max-mb", type=float, default=float("inf"), help="largest fp32 weights to run")
     parser.add_argument("--limit-s", type=float, default=600.0, help="longest time of one network")
-    parser.add_argument("--rival-limit-s", type=float, default=150.0, help="the same for torch-pruning")
+    parser.add_argument("--rival-limit-s", type=float, default=60.0, help="the same for torch-pruning")
     flags = parser.parse_args()
     names = zoo.names(flags.family)
     unknown = sorted(set(flags.only) - set(names))
     if unknown:
         parser.error(f"no network of {flags.family} is called {', '.join(unknown)}")
-    record = opened(flags.out, flags.family)
+    out = flags.out or HERE / ("results.json" if flags.family == "torchvision" else f"{flags.family}.json")
+    record = opened(out, flags.family)
     networks: dict[str, Any] = record["networks"]
     params = {name: zoo.parameter_count(name) for name in names}
     for name in names:
@@ -54,23 +59,26 @@ def main() -> int:
         if megabytes > flags.max_mb:
             networks[name] = {"status": "not run", "reason": f"{megabytes:.0f} MB of weights, too many here"}
         else:
-            found = child(name, flags.limit_s)
-            networks[name] = {
-                "params": params[name],
-                **found,
-                "rival": child(name, flags.rival_limit_s, "--rival"),
-            }
-            print(f"{name}: {networks[name]}", flush=True)
-        save(flags.out, record)
-    save(flags.out, record)
+            networks[name] = {"params": params[name], **child(name, flags.limit_s)}
+            if not flags.no_race:
+                limit_s = flags.limit_s + flags.rival_limit_s
+                networks[name]["race"] = child(name, limit_s, "--race", str(flags.rival_limit_s))
+            print(said(name, networks[name]), flush=True)
+        save(out, record)
+    save(out, record)
     return int(any(n["status"] not in ("equal", "not run") for n in networks.values()))
+
+
+def said(name: str, found: dict[str, Any]) -> str:
+    """One line while the run goes on."""
+    return f"{name}: {found['status']} in {found.get('seconds', 0):.0f} s {found.get('reason', '')}"
 
 
 def opened(path: Path, family: str) -> dict[str, Any]:
     """The results of before, or empty ones, with this machine's description."""
     record = json.loads(path.read_text()) if path.exists() else {"networks": {}}
     assert isinstance(record, dict)
-    packages = ("torch", "torchvision", "torch-pruning")
+    packages = ("torch", "torchvision", "timm", "torch-pruning")
     record["family"] = family
     record["environment"] = {
         "machine": platform.machine(),
