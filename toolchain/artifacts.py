@@ -18,6 +18,16 @@ _BLOCK = 1 << 20
 def deliver(
     path: Path, fill: Callable[[Path], None], *, format_name: str, runtime: str, precision: Precision
 ) -> Artifact:
+    """`place` a model file (or package folder) and describe it.
+
+    Raises:
+        InputError: as `place`.
+    """
+    place(path, fill)
+    return describe(path, format_name=format_name, runtime=runtime, precision=precision)
+
+
+def place(path: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write a temporary file (or folder) beside `path`, then move it there in one step.
 
     Raises:
@@ -41,7 +51,6 @@ def deliver(
         ) from error
     finally:
         _remove(partial)
-    return describe(path, format_name=format_name, runtime=runtime, precision=precision)
 
 
 def describe(path: Path, *, format_name: str, runtime: str, precision: Precision) -> Artifact:

@@ -112,7 +112,7 @@ def _run_inspect(flags: argparse.Namespace, name: str) -> Outcome:
     with only_ours(debug=flags.debug):
         from toolchain import pipeline
 
-        found = pipeline.inspect(request_of(flags, name))
+        found = pipeline.inspect(request_of(flags, name), picture=flags.picture)
     return _as_json(found) if flags.json else inspection_text(found), 0
 
 

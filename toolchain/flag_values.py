@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 from toolchain.values import Precision
@@ -100,6 +101,14 @@ def side_lengths(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2):
         raise argparse.ArgumentTypeError(f"'{text}' is not H,W")
     return sides[0], sides[-1]
+
+
+def picture_file(text: str) -> Path:
+    """A file whose ending says what kind of picture it is."""
+    path = Path(text)
+    if path.suffix.lower() not in (".svg", ".html"):
+        raise argparse.ArgumentTypeError(f"'{text}' ends neither in .svg nor in .html")
+    return path
 
 
 def _parts(text: str) -> tuple[str, ...]:

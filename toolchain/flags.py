@@ -18,6 +18,7 @@ from toolchain.flag_values import (
     not_negative,
     not_negative_integer,
     numbers,
+    picture_file,
     positive,
     positive_numbers,
     precisions,
@@ -68,6 +69,7 @@ examples:
 examples:
   edgefit inspect model.pt2
   edgefit inspect model.pt2 --json | less
+  edgefit inspect model.pt2 --picture model.html
 """,
     "targets": "examples:\n  edgefit targets\n  edgefit targets --json\n",
     "doctor": "examples:\n  edgefit doctor\n",
@@ -234,6 +236,13 @@ def _add_training(parser: Parser) -> None:
 
 def _add_output(parser: Parser, command: str) -> None:
     group = parser.add_argument_group("output")
+    if command == "inspect":
+        group.add_argument(
+            "--picture",
+            type=picture_file,
+            metavar="FILE.svg|FILE.html",
+            help="draw the graph coloured by channel group; .html can be searched and zoomed",
+        )
     if command in ("compress", "plan"):
         ending = "compressed" if command == "compress" else "plan"
         group.add_argument("--out", type=Path, metavar="DIR", help=f"result folder (MODELNAME-{ending})")

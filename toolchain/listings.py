@@ -39,10 +39,17 @@ def _inspection(found: Found) -> Iterator[str]:
     if found["blocks"]:
         yield ""
         yield f"residual blocks that can be left out whole: {', '.join(found['blocks'])}"
+    if found["unknown"]:
+        yield ""
+        yield "operators without a rule, which keep the channels that reach them from being removed"
+        yield from table([("operator", "calls"), *((name, str(n)) for name, n in found["unknown"].items())])
     yield ""
     yield f"{len(found['frozen'])} dimensions stay as they are"
     reasons = [(f"{f['parameter']}[{f['dim']}]", str(f["count"]), f["reason"]) for f in found["frozen"]]
     yield from table([("dimension", "channels", "why"), *reasons]) if reasons else ()
+    if found["picture"]:
+        yield ""
+        yield f"picture: {found['picture']}"
 
 
 def targets_text(found: Found) -> str:

@@ -21,11 +21,12 @@ from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
 from toolchain.load import load
+from toolchain.picture.page import draw
 from toolchain.plain import to_plain
 from toolchain.planning import decide, decide_once, replay
 from toolchain.program.blocks import blocks
 from toolchain.program.capture import fingerprint
-from toolchain.program.channels import analyse
+from toolchain.program.channels import analyse, examine
 from toolchain.program.cost import cost
 from toolchain.proof import Proof, prove
 from toolchain.prune.planfile import plan_text
@@ -204,12 +205,23 @@ def bench(request: Request, progress: Progress | None = None) -> Report:
     return Report(record=found, exit_code=found["exit_code"])
 
 
-def inspect(request: Request) -> Mapping[str, Any]:
-    """Inputs, outputs, cost, channel groups with their members, and what is frozen and why."""
+def inspect(request: Request, *, picture: Path | None = None) -> Mapping[str, Any]:
+    """Inputs, outputs, cost, channel groups with their members, and what is frozen and why.
+
+    Args:
+        request: only what describes the network is read.
+        picture: an .svg or .html file to draw the graph in.
+
+    Raises:
+        CompressError: the network cannot be loaded, or the picture not written.
+    """
     program = load(
         request.model, input_shape=request.input_shape, arch=request.arch, trust_pickle=request.trust_pickle
     )
-    channels = analyse(program)
+    analysis = examine(program)
+    channels = analysis.channels
+    if picture is not None:
+        draw(analysis, program.name, picture)
     return {
         "schema": "edgefit.inspect/1",
         "name": program.name,
@@ -230,6 +242,7 @@ def inspect(request: Request) -> Mapping[str, Any]:
         "blocks": [block.name for block in blocks(program)],
         "frozen": to_plain(channels.frozen),
         "unknown": dict(channels.unknown),
+        "picture": None if picture is None else str(picture),
     }
 
 
