@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 from torch.fx import Node
 
-from toolchain.program.axes import Call, call_of
+from toolchain.program.axes import Axes, Call, call_of
 from toolchain.program.constants import Cutting
+from toolchain.program.tracing import Tracing
 
 Positions = Mapping[int, Tensor]
+_SHAPING: Final = ("view", "reshape", "unsqueeze", "expand", "permute", "transpose", "flatten")
 
 
 def restrict(cut: Cutting) -> None:
@@ -28,6 +30,22 @@ def restrict(cut: Cutting) -> None:
         computed = isinstance(weight, Node) and weight.op != "get_attr"
         if computed and (call.op.startswith("conv") or call.op == "linear"):
             _zeroed(cut, call, weight)
+
+
+def divisors(tracing: Tracing) -> list[Axes]:
+    """Parameters and constants that something is divided by.
+
+    Zeros in them would make removed channels infinite, and infinity times a zeroed weight is not zero.
+    """
+    found: list[Axes] = []
+    for node in tracing.module.graph.nodes:
+        call = call_of(node)
+        source = call["other"] if call is not None and call.op.startswith("div") else None
+        while isinstance(source, Node) and (moved := call_of(source)) is not None and moved.op in _SHAPING:
+            source = next(moved.tensors())
+        if isinstance(source, Node) and source.op == "get_attr":
+            found.append(tracing.axes(source))
+    return found
 
 
 def _restricted(cut: Cutting, call: Call) -> None:

@@ -19,7 +19,7 @@ from toolchain.errors import InputError
 from toolchain.program.axes import Axes, call_of
 from toolchain.program.channels import Analysis, examine
 from toolchain.program.constants import REWRITES, Cutting
-from toolchain.program.masking import restrict
+from toolchain.program.masking import divisors, restrict
 from toolchain.values import Channels, Program
 
 Keep = Mapping[str, tuple[int, ...]]
@@ -60,12 +60,13 @@ def mask(program: Program, channels: Channels, keep: Keep) -> Program:
     analysis = examine(program)
     _check(channels, analysis, keep)
     cutting = _cutting(program, analysis, keep, sliced=False)
+    divide = divisors(analysis.tracing)
     with torch.no_grad():
         for name, axes in analysis.tracing.parameters.items():
             tensor = _attribute(cutting.module, name)
             if tensor.dtype.is_floating_point:
                 for dim, kept in cutting.partly_kept(axes).items():
-                    tensor.index_fill_(dim, (~kept).nonzero().flatten(), 0)
+                    tensor.index_fill_(dim, (~kept).nonzero().flatten(), int(any(axes is d for d in divide)))
     restrict(cutting)
     return _finished(program, cutting.module)
 

@@ -1,0 +1,41 @@
+"""Patterns that torchvision's and timm's networks brought to light, each as small as it gets."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from benchmarks.coverage import oracle
+from tests.networks import randomised
+from toolchain.program.capture import capture
+
+
+class Net(nn.Module):
+    """Stem of 12 channels, a body under test, a head of its 12."""
+
+    def __init__(self, body, **parts):
+        super().__init__()
+        self.stem, self.last, self.body = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 6, 1), body
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.last(F.relu(self.body(self, F.relu(self.stem(x))))).mean((2, 3))
+
+
+def fourier(m, x):
+    """Positions as sines of several frequencies (EdgeNeXt): a constant of channels divides."""
+    place = torch.ones_like(x[:, 0]).cumsum(1)[..., None] / 2.0 ** torch.arange(12, dtype=x.dtype)
+    return x + m.mix(place.sin()).permute(0, 3, 1, 2)
+
+
+CASES = {"division by a constant": lambda: Net(fourier, mix=nn.Linear(12, 12))}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pruned_equals_masked(name):
+    network = randomised(CASES[name]())
+    found = oracle.checks(capture(network, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), name="net"))
+    assert {check: result["status"] for check, result in found.items()} == dict.fromkeys(
+        oracle.BATCHES, "equal"
+    ), found
