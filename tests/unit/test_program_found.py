@@ -8,6 +8,7 @@ from torch.nn import functional as F  # noqa: N812
 from benchmarks.coverage import oracle
 from tests.networks import randomised
 from toolchain.program.capture import capture
+from toolchain.program.channels import analyse
 
 
 class Net(nn.Module):
@@ -29,13 +30,24 @@ def fourier(m, x):
     return x + m.mix(place.sin()).permute(0, 3, 1, 2)
 
 
-CASES = {"division by a constant": lambda: Net(fourier, mix=nn.Linear(12, 12))}
+def stacked(m, x):
+    """Several tensors weighed by a convolution over a stack (CoaT): their channels are its image."""
+    tokens = torch.stack([x.flatten(2).mean(2), x.flatten(2).amax(2), x[:, :, 0, 0]], 1)
+    return x * m.weigh(tokens).squeeze(1)[:, :, None, None]
+
+
+CASES = {
+    "division by a constant": lambda: Net(fourier, mix=nn.Linear(12, 12)),
+    "channels as image of a 1x1 convolution": lambda: Net(stacked, weigh=nn.Conv1d(3, 1, 1)),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_pruned_equals_masked(name):
     network = randomised(CASES[name]())
-    found = oracle.checks(capture(network, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), name="net"))
+    program = capture(network, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), name="net")
+    assert any(m.parameter == "stem.weight" for g in analyse(program).groups for m in g.members)
+    found = oracle.checks(program)
     assert {check: result["status"] for check, result in found.items()} == dict.fromkeys(
         oracle.BATCHES, "equal"
     ), found

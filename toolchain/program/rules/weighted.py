@@ -57,12 +57,28 @@ def _operands(t: Tracing, call: Call) -> tuple[Axes, Axes, Axes | None]:
 def _filtered(
     t: Tracing, call: Call, x: Axes, weight: Axes, bias: Axes | None, channel: int, result: Vector
 ) -> Value:
-    """The result of a convolution; kernel and image dimensions stay."""
-    t.freeze(x, range(channel + 1, len(x)), f"{call.node.name}: an image dimension of a convolution")
+    """The result of a convolution; kernel dimensions stay, and image dimensions that it looks along."""
+    image = range(channel + 1, len(x))
+    looks = [d for d in image if not _position_by_position(call, weight, d - channel - 1)]
+    t.freeze(x, looks, f"{call.node.name}: an image dimension of a convolution")
     t.freeze(weight, range(2, len(weight)), "kernel")
     if bias is not None:
         t.tie(result, bias.labels[0], call)
-    return t.yields(call.node, {**dict(enumerate(x.labels[:channel])), channel: result})
+    return t.yields(
+        call.node, {d: result if d == channel else v for d, v in enumerate(x.labels) if d not in looks}
+    )
+
+
+def _position_by_position(call: Call, weight: Axes, image_dim: int) -> bool:
+    """Whether a position of the result along an image dimension reads that one position alone."""
+    if weight.shape[2 + image_dim] != 1:
+        return False
+    for name, neutral in (("stride", (1,)), ("padding", (0, "same", "valid")), ("output_padding", (0, None))):
+        given = call[name]
+        each = tuple(given) if isinstance(given, list | tuple) else (given,)
+        if each[image_dim if len(each) > 1 else 0] not in neutral:
+            return False
+    return True
 
 
 def linear(t: Tracing, call: Call) -> Value:
