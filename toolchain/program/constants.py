@@ -85,10 +85,19 @@ def sizes(cut: Cutting, call: Call) -> None:
         if vector is None or kept == axes.shape[dim] or size == -1:
             continue
         given[place] = kept if isinstance(size, int) else -1
+    if given.count(-1) > 1 and call.op != "expand":
+        given = [_literal(cut, call, first + place, size) for place, size in enumerate(given)]
     if sum(isinstance(s, int) and s == -1 for s in given) > 1 and call.op != "expand":
         raise UnsupportedError(f"{call.node.name}: several sizes of this view depend on the batch")
     if given != list(call[name]):
         call.put(name, given)
+
+
+def _literal(cut: Cutting, call: Call, dim: int, size: Any) -> Any:
+    """The size in numbers where it was left open but does not depend on the batch."""
+    axes = cut.axes(call.node)
+    known = isinstance(call.node.meta["val"].shape[dim], int)
+    return cut.count(axes.labels[dim], axes.shape[dim]) if known and size == -1 else size
 
 
 def shuffled(cut: Cutting, call: Call) -> None:
@@ -249,6 +258,13 @@ def numbers(cut: Cutting, call: Call) -> None:
     call.node.replace_input_with(old, new)
 
 
+def copies(cut: Cutting, call: Call) -> None:
+    """Given: repeat_interleave(x, n). Result: as many copies of each position as stay."""
+    vector = cut.fact(call, "copies")
+    if vector is not None:
+        call.put("repeats", int(cut.kept(vector).sum()))
+
+
 def scale(cut: Cutting, call: Call) -> None:
     """Given: attention with the default scale. Result: 1 / sqrt(the original width) written out."""
     q = cut.axes(call["query"])
@@ -294,6 +310,7 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     "flatten": shuffled_end,
     "channel_shuffle": shuffled,
     "select": number,
+    "repeat_interleave": copies,
     "roll": shifts,
     "scaled_dot_product_attention": scale,
     "squeeze": squeezed,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from toolchain.program.axes import call_of
+from toolchain.program.unpack import unpack
 
 LARGEST: Final = 2**24
 """Elements of the largest constant that is stored instead of computed."""
@@ -42,6 +43,7 @@ def fold(module: GraphModule) -> None:
         if call is not None and call.op in _ALIASES:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+    unpack(module)
     _drop_dead(module)
     module.graph.lint()
     module.recompile()

@@ -62,7 +62,7 @@ def _restricted(cut: Cutting, call: Call) -> None:
     else:
         dims = cut.analysis.tracing.restricted[cut.origin[call.node]]
         over = {d: p for d, p in kept.items() if d in dims}
-        call.node.target = _Compressed(call.node.target, over, {})
+        call.node.target = _Compressed(call.node.target, over, {}, whole="softmax" in call.op)
 
 
 def _normalised(cut: Cutting, call: Call, source: Node, kept: Positions) -> None:

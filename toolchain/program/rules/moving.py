@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -33,10 +35,55 @@ def reshape(t: Tracing, call: Call) -> Value:
     for before, after in regroup(x.shape, shape):
         if all(x.labels[d] is None for d in before):
             continue
-        whole = t.labels.merge([x.labels[d] for d in before], [x.shape[d] for d in before])
-        parts = t.labels.split(whole, [shape[d] for d in after], f"{call.node.name} ({call.op})")
+        own = [(x.labels[d], x.shape[d]) for d in before]
+        parts = _regrouped(t, own, [shape[d] for d in after], f"{call.node.name} ({call.op})")
         labels.update(zip(after, parts, strict=True))
     return t.yields(call.node, labels)
+
+
+def _regrouped(
+    t: Tracing, before: Sequence[tuple[Vector, int]], after: Sequence[int], reason: str
+) -> list[Vector]:
+    """Given: [n, h * d]. Result: [n * h, d], by way of [n, h, d], the finest sizes that both are made of.
+
+    Sizes that have no such common division are flattened whole.
+    """
+    finest = _divided([size for _, size in before], after)
+    if finest is None:
+        whole = t.labels.merge([v for v, _ in before], [n for _, n in before])
+        return t.labels.split(whole, after, reason)
+    pieces: list[Vector] = []
+    for vector, size in before:
+        own = _leading(finest[len(pieces) :], size)
+        pieces.extend(t.labels.split(vector, own, reason))
+    result: list[Vector] = []
+    place = 0
+    for size in after:
+        own = _leading(finest[place:], size)
+        result.append(t.labels.merge(pieces[place : place + len(own)], own) if own else None)
+        place += len(own)
+    return result
+
+
+def _divided(before: Sequence[int], after: Sequence[int]) -> list[int] | None:
+    """The sizes between all edges of both shapes; None where an edge does not divide the next."""
+    edges = {1, *_edges(before), *_edges(after)}
+    ordered = sorted(edges, reverse=True)
+    if any(wide % narrow for wide, narrow in pairwise(ordered)):
+        return None
+    return [wide // narrow for wide, narrow in pairwise(ordered)]
+
+
+def _edges(sizes: Sequence[int]) -> list[int]:
+    return [prod(sizes[place:]) for place in range(len(sizes))]
+
+
+def _leading(sizes: Sequence[int], product: int) -> list[int]:
+    """The first sizes that make up the product."""
+    count = 0
+    while prod(sizes[:count]) < product:
+        count += 1
+    return list(sizes[:count])
 
 
 def permute(t: Tracing, call: Call) -> Value:
@@ -254,14 +301,17 @@ def repeat(t: Tracing, call: Call) -> Value:
 
 
 def repeat_each(t: Tracing, call: Call) -> Value:
-    """Every position several times in a row."""
+    """Every position several times in a row; any number of these copies may go with what they meet."""
     x = t.axes(call["self"])
-    if call["dim"] is None or not isinstance(call["repeats"], int):
+    times = call["repeats"]
+    if call["dim"] is None or not isinstance(times, int):
         return freeze_all(t, call.node)
     dim = x.dim(call["dim"])
     labels = dict(enumerate(x.labels))
     if labels[dim] is not None:
-        labels[dim] = np.repeat(labels[dim], call["repeats"])  # type: ignore[arg-type]
+        copies = t.labels.mint(times)
+        labels[dim] = t.labels.merge([labels[dim], copies], [x.shape[dim], times])
+        t.facts[call.node] = {"copies": copies}
     return t.yields(call.node, labels)
 
 

@@ -32,7 +32,7 @@ def strict_reduction(t: Tracing, call: Call) -> Value:
 
 
 def along(t: Tracing, call: Call) -> Value:
-    """Operators along one dimension that keeps its positions: softmax, cumulative sums, sorting."""
+    """Operators along one dimension that keeps its positions: cumulative sums, sorting."""
     x = t.axes(next(call.tensors()))
     dims = dims_of(call, len(x))
     t.freeze(x, dims, f"{call.node.name} ({call.op}): over this dimension")
@@ -41,6 +41,13 @@ def along(t: Tracing, call: Call) -> Value:
     if isinstance(value, list | tuple):
         return tuple(Axes(shape=t.sizes.shape(v), labels=labels) for v in value)
     return t.yields(call.node, dict(enumerate(labels)))
+
+
+def softmax(t: Tracing, call: Call) -> Value:
+    """Positive shares of one: over a removable dimension, those of the kept positions."""
+    x = t.axes(next(call.tensors()))
+    t.restrict(call, dims_of(call, len(x)), x, f"{call.node.name} ({call.op}): shares of the kept channels")
+    return x
 
 
 def layer_norm(t: Tracing, call: Call) -> Value:
@@ -121,9 +128,8 @@ RULES: Final[dict[str, Rule]] = {
         ["max", "min", "argmax", "argmin", "prod", "logsumexp", "any", "all", "median", "count_nonzero"],
         strict_reduction,
     ),
-    **dict.fromkeys(
-        ["softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "sort"], along
-    ),
+    **dict.fromkeys(["cumsum", "cumprod", "sort"], along),
+    **dict.fromkeys(["softmax", "log_softmax", "_softmax", "_log_softmax"], softmax),
     **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], layer_norm),
     **dict.fromkeys(["group_norm", "native_group_norm"], group_norm),
 }
