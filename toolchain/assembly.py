@@ -144,6 +144,11 @@ def runner(session: Session) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...
     return run
 
 
+def missing_packages(format_name: str) -> list[str]:
+    """What writing and running a format needs and is not installed here; loads nothing."""
+    return [p for p in format_named(format_name).packages if importlib.util.find_spec(p) is None]
+
+
 def require_formats(formats: Sequence[str]) -> None:
     """Fail early, before minutes of work, when a format is unknown or its packages are missing.
 
@@ -151,8 +156,7 @@ def require_formats(formats: Sequence[str]) -> None:
         InputError: with the install command.
     """
     for name in formats:
-        form = format_named(name)
-        missing = [p for p in form.packages if importlib.util.find_spec(p) is None]
+        form, missing = format_named(name), missing_packages(name)
         if missing:
             raise InputError(
                 f"format '{name}' needs {', '.join(missing)}, which is not installed",

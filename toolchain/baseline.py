@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from toolchain.assembly import FLOAT_OF, open_session, quantizers, runner
+from toolchain.assembly import (
+    FLOAT_OF,
+    format_named,
+    missing_packages,
+    open_session,
+    quantizers,
+    runner,
+)
 from toolchain.contracts import Sampling
 from toolchain.errors import InputError
 from toolchain.program.capture import fingerprint
@@ -80,7 +87,11 @@ def _drop(run: Run, artifact: Artifact) -> float:
 
 
 def combinations(run: Run) -> tuple[Combination, ...]:
-    """Every (runtime, precision) of the target that the request allows; int8 needs calibration data."""
+    """Every (runtime, precision) of the target that the request allows; int8 needs calibration data.
+
+    Raises:
+        InputError: there is none, or a package that the only runtime asked for needs is not installed.
+    """
     wanted = run.request.runtime
     known = [r.name for r in run.target.runtimes]
     if wanted != "auto" and wanted not in known:
@@ -88,8 +99,19 @@ def combinations(run: Run) -> tuple[Combination, ...]:
             f"target '{run.target.name}' has no runtime '{wanted}'", hint=f"known: {', '.join(known)}"
         )
     pairs: list[Combination] = []
-    for runtime in run.target.runtimes:
-        if wanted in ("auto", runtime.name):
+    asked = [r for r in run.target.runtimes if wanted in ("auto", r.name)]
+    usable = [r for r in asked if not missing_packages(r.format)]
+    if not usable:
+        missing = ", ".join(missing_packages(asked[0].format))
+        raise InputError(
+            f"runtime '{asked[0].name}' needs {missing}, which is not installed",
+            hint=f"pip install 'edgefit[{format_named(asked[0].format).extra}]'",
+        )
+    for runtime in asked:
+        if runtime not in usable:
+            extra = format_named(runtime.format).extra
+            _say(run, f"{runtime.name} is not installed: not used (pip install 'edgefit[{extra}]' brings it)")
+        else:
             allowed = [p for p in runtime.precisions if p in run.request.precisions]
             if run.material.samples is None:
                 allowed = [p for p in allowed if not _needs_data(runtime.format, p)]

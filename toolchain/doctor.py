@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 from collections.abc import Mapping
 from typing import Any, Final
 
 from toolchain import __version__, registry
-from toolchain.contracts import Format, Target
+from toolchain.assembly import format_named, missing_packages
+from toolchain.contracts import Target
 
 PACKAGES: Final = {
     "torch": "",
@@ -73,8 +73,7 @@ def version_of(distribution: str) -> str | None:
 
 
 def _format(name: str) -> dict[str, Any]:
-    form: Format = registry.find("toolchain.export", "FORMAT", name, kind="format")
-    missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
+    form, missing = format_named(name), missing_packages(name)
     return {
         "name": name,
         "summary": form.summary,

@@ -30,8 +30,10 @@ def require(packages: Sequence[str], *, extra: str, purpose: str) -> None:
             with quiet():
                 importlib.import_module(package)
         except ImportError as error:
+            absent = isinstance(error, ModuleNotFoundError) and error.name == package
+            state = ", which is not installed" if absent else f", which does not load: {first_line(error)}"
             raise InputError(
-                f"{purpose} needs the package '{package}': {first_line(error)}",
+                f"{purpose} needs the package '{package}'{state}",
                 hint=f"pip install 'edgefit[{extra}]'",
             ) from error
 
