@@ -28,7 +28,7 @@ _FUNCTIONS: Final = frozenset(
     | {"Le", "Gt", "Ge", "And", "Or", "Not", "TruncToInt", "FloorToInt", "CeilToInt", "RoundToInt", "Where"}
     | {"IntTrueDiv", "FloatTrueDiv", "ToFloat", "PowByNatural", "FloatPow", "Identity", "Piecewise", "floor"}
     | {"ceiling", "Abs", "Pow", "True", "False", "oo", "int_oo", "Integer", "Float", "Symbol", "integer"}
-    | {"positive", "nonnegative"}
+    | {"positive", "nonnegative", "GreaterThan", "LessThan", "StrictGreaterThan", "StrictLessThan"}
 )
 _OPERATOR: Final = re.compile(
     r"torch\.ops(\.\w+)+|_operator\.\w+|math\.\w+|torch\.(_)?sym_\w+|#.*|torch\.\w*\.?_?sym_\w+"

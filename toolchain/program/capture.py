@@ -6,11 +6,9 @@ Result: a flat ATen graph in eval mode, positional inputs, flat outputs, dynamic
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import tempfile
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +20,10 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from toolchain.errors import InputError, UnsupportedError
+from toolchain.foreign import first_line
 from toolchain.program.fold import fold
 from toolchain.program.identity import fingerprint
+from toolchain.program.refusal import depends_on_values, refuse_open_sizes, refused
 from toolchain.program.signature import flatten_signature, input_specs, output_specs
 from toolchain.program.switching import switch
 from toolchain.values import Program, TensorSpec
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 _EXTRA: Final = "edgefit.json"
-_TORCH_ROOT: Final = str(Path(torch.__file__).parent)
 INTEGER_LIMIT: Final = 8
 """Sample inputs of integer inputs are drawn below this: small enough to index any table."""
 
@@ -54,14 +53,17 @@ def capture(
     cannot be dynamic, the Program keeps the example's batch in `TensorSpec.shape[0]`.
 
     Raises:
-        UnsupportedError: the network cannot be traced (data-dependent control flow, unsupported inputs).
+        UnsupportedError: the network cannot be traced (data-dependent control flow or sizes, unsupported
+            inputs).
     """
     if not example or not all(isinstance(x, Tensor) for x in example):
         raise UnsupportedError("the network needs one or more tensors as positional inputs")
     with _evaluating(module):
         try:
             exported = _export(module, _repeated(example), dynamic=True)
-        except UnsupportedError:
+        except UnsupportedError as error:
+            if depends_on_values(error.__cause__):
+                raise
             exported = _export(module, example, dynamic=False)
     return _program(exported, name=name, input_names=input_names)
 
@@ -130,7 +132,7 @@ def open_program(path: Path) -> Program:
     try:
         exported = torch.export.load(path, extra_files=extra)
     except Exception as error:
-        raise InputError(f"{path} is not a readable torch.export archive: {_first_line(error)}") from error
+        raise InputError(f"{path} is not a readable torch.export archive: {first_line(error)}") from error
     known = json.loads(extra[_EXTRA]) if extra[_EXTRA] else {}
     return _program(
         exported,
@@ -155,6 +157,7 @@ def _program(
         module.__dict__.pop(blocked, None)
     found = flatten_signature(module, exported, input_names)
     fold(module)
+    refuse_open_sizes(module)
     return Program(
         name=name,
         module=module,
@@ -171,12 +174,7 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], *, dynamic: bool) ->
         with torch.no_grad():
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
     except Exception as error:
-        where = _user_line(error)
-        raise UnsupportedError(
-            f"cannot capture the network{where}: {_first_line(error)}",
-            hint="Python control flow on tensor values cannot be captured: use torch.where or torch.cond, "
-            "or capture the part without it",
-        ) from error
+        raise refused(error) from error
 
 
 def _with_dynamic_batch(program: Program) -> Program | None:
@@ -236,23 +234,3 @@ def _sample(spec: TensorSpec, batch: int, generator: torch.Generator) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype)
     high = 2 if dtype is torch.bool else INTEGER_LIMIT
     return torch.randint(0, high, shape, generator=generator).to(dtype)
-
-
-def _user_line(error: BaseException) -> str:
-    """` (file.py:12, in forward)`: the innermost line of the traceback that is not torch's or ours."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = (_TORCH_ROOT, str(Path(__file__).parent), "<")
-    for frame in reversed(frames):
-        if not frame.filename.startswith(ours):
-            return f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})"
-    return ""
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def copied(program: Program) -> GraphModule:
-    """A deep copy of the program's module, free to be rewritten."""
-    return copy.deepcopy(program.module)
