@@ -284,7 +284,7 @@ CASES = {
     "one channel in a stride": net(lambda m, x, i: torch.cat([i, F.silu(x[:, 2:8:7])], 1), 4),
     "parts of one channel": net(lambda m, x, i: torch.cat([F.relu(p) for p in x.split([1, 10, 1], 1)], 1)),
 }
-KEPT_WHOLE = {"ECA", "lstm", "gru", "spectral norm"}
+KEPT_WHOLE = {"ECA", "spectral norm"}
 """Cases whose stem keeps all channels, with a reason."""
 
 

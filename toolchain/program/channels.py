@@ -16,7 +16,16 @@ from torch.fx import Node
 
 from toolchain.program.axes import call_of
 from toolchain.program.labels import FIXED, Ints, Vector
-from toolchain.program.rules import folding, making, moving, pointwise, reducing, weighted
+from toolchain.program.rules import (
+    folding,
+    making,
+    moving,
+    pointwise,
+    recurrent,
+    reducing,
+    reshaping,
+    weighted,
+)
 from toolchain.program.tracing import Tracing, trace
 from toolchain.program.widths import Widths, term_table
 from toolchain.values import Channels, Frozen, Group, Member, Program
@@ -24,9 +33,11 @@ from toolchain.values import Channels, Frozen, Group, Member, Program
 _RULES = {
     **pointwise.RULES,
     **moving.RULES,
+    **reshaping.RULES,
     **folding.RULES,
     **weighted.RULES,
     **reducing.RULES,
+    **recurrent.RULES,
     **making.RULES,
 }
 
@@ -207,18 +218,16 @@ def _members(
 def _names(tracing: Tracing, members: list[tuple[Member, ...]]) -> list[str]:
     """Each group is called after the first layer, in graph order, that produces its channels."""
     rank: dict[tuple[str, int], int] = {}
-    for order, node in enumerate(tracing.module.graph.nodes):
+    for node in tracing.module.graph.nodes:
         call = call_of(node)
-        weight = call["weight"] if call is not None else None
-        if call is not None and isinstance(weight, Node) and weight.op == "get_attr":
-            transposed = "transpose" in call.op or call["transposed"]
-            rank.setdefault((str(weight.target), 1 if transposed else 0), order)
+        for weight in [call["weight"], *(call["params"] or ())] if call is not None else ():
+            if call is not None and isinstance(weight, Node) and weight.op == "get_attr":
+                second = "transpose" in call.op or call["transposed"] or call.op == "embedding"
+                rank.setdefault((str(weight.target), 1 if second else 0), len(rank))
     names: list[str] = []
     used: dict[str, int] = {}
     for group in members:
-        best = min(
-            group, key=lambda m: (rank.get((m.parameter, m.dim), len(rank) + 10**9), m.parameter, m.dim)
-        )
+        best = min(group, key=lambda m: (rank.get((m.parameter, m.dim), len(rank)), m.parameter, m.dim))
         base = best.parameter.removesuffix(".weight")
         used[base] = used.get(base, 0) + 1
         names.append(base if used[base] == 1 else f"{base}#{used[base]}")

@@ -19,13 +19,16 @@ from torch.fx import GraphModule, Node
 from toolchain.program.axes import Axes, Call, Sizes, call_of
 from toolchain.program.channels import Analysis, examine
 from toolchain.program.labels import Ints, Vector
+from toolchain.program.rules.recurrent import GATES, matrices
+from toolchain.program.rules.weighted import letters_of
+from toolchain.program.tracing import Tracing
 from toolchain.program.widths import Terms, term_table
 from toolchain.values import Channels, Cost, Layer, Program
 
 BYTES_PER_WEIGHT: Final = 4
 _CONVOLUTIONS: Final = ["conv1d", "conv2d", "conv3d", "convolution", "_convolution"]
 _TRANSPOSED: Final = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
-_PRODUCTS: Final = ["matmul", "mm", "bmm", "scaled_dot_product_attention"]
+_PRODUCTS: Final = ["matmul", "mm", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"]
 _MACS, _PARAMS, _NEURONS = range(3)
 
 Factors = Sequence[tuple[Vector, int]]
@@ -42,9 +45,9 @@ def layers(program: Program) -> tuple[Layer, ...]:
 def cost(program: Program) -> Cost:
     """The program's own cost.
 
-    `macs` counts convolutions, linear layers and products of activations (attention); `neurons` is the
-    number of elements that convolutions and linear layers put out (budget-aware regularisation, volume of
-    activation maps); `weight_bytes` is fp32.
+    `macs` counts convolutions, linear layers, products of activations (attention) and recurrent layers;
+    `neurons` is the number of elements that convolutions and linear layers put out (budget-aware
+    regularisation, volume of activation maps); `weight_bytes` is fp32.
     """
     analysis = examine(program)
     return CostModel.of_program(program, analysis.channels, analysis=analysis).of({})
@@ -192,19 +195,39 @@ def _share(size: Any) -> int:
 
 
 def _product_factors(analysis: Analysis, module: GraphModule) -> Iterator[tuple[Factors, int]]:
-    """Products of two activations: rows x inner x columns, for attention twice."""
+    """Products of activations: rows x inner x columns, for attention twice; recurrent layers every step."""
     tracing = analysis.tracing
     for node in module.graph.nodes:
         call = call_of(node)
-        if call is None or call.op not in _PRODUCTS or _is_affine(call):
+        if call is None or (call.op not in _PRODUCTS and call.op not in GATES) or _is_affine(call):
+            continue
+        if call.op in GATES:
+            steps = Sizes().shape(call["input"].meta["val"])[-2 if call["batch_first"] else 0]
+            for weight in matrices(call):
+                yield _factors(tracing.axes(weight)), steps
             continue
         result = _per_sample(tracing.axes(node), call)
-        if call.op == "scaled_dot_product_attention":
+        if call.op == "einsum":
+            yield [*result, *_summed(tracing, call)], 1
+        elif call.op == "scaled_dot_product_attention":
             keys = _factors(tracing.axes(call["key"]))
             yield [*result, keys[-2]], 1
             yield [*result[:-1], keys[-1], keys[-2]], 1
         else:
-            yield [*result, _factors(tracing.axes(call["self"]))[-1]], 1
+            first = call["batch1"] if call.op == "baddbmm" else call["self"]
+            yield [*result, _factors(tracing.axes(first))[-1]], 1
+
+
+def _summed(tracing: Tracing, call: Call) -> Factors:
+    """The dimensions that an einsum sums over."""
+    operands = [tracing.axes(node) for node in call["tensors"]]
+    letters, result = letters_of(call, operands)
+    known = {
+        letter: factor
+        for names, axes in zip(letters, operands, strict=True)
+        for letter, factor in zip(names, _factors(axes), strict=True)
+    }
+    return [factor for letter, factor in known.items() if letter not in result]
 
 
 def _parameter_factors(analysis: Analysis, module: GraphModule) -> Iterator[Factors]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from toolchain.program.axes import Axes, Call, Value, plain
 from toolchain.program.labels import Vector
@@ -156,6 +156,12 @@ def weight_norm(t: Tracing, call: Call) -> Value:
 def einsum(t: Tracing, call: Call) -> Value:
     """Any einsum without repeated letters in one operand; `...` stands for leading dimensions."""
     operands = [t.axes(node) for node in call["tensors"]]
+    letters, result = letters_of(call, operands)
+    return contract(t, call, operands, letters, result)
+
+
+def letters_of(call: Call, operands: Sequence[Axes]) -> tuple[list[str], str]:
+    """A letter for each dimension of the operands, and of the result; digits for what `...` stands for."""
     equation = str(call["equation"]).replace(" ", "")
     left, _, right = equation.partition("->")
     terms = left.split(",")
@@ -169,7 +175,7 @@ def einsum(t: Tracing, call: Call) -> Value:
         written = "".join(terms).replace(".", "")
         once = sorted(c for c in set(written) if written.count(c) == 1)
         right = ("..." if "..." in left else "") + "".join(once)
-    return contract(t, call, operands, letters, right.replace("...", dots))
+    return letters, right.replace("...", dots)
 
 
 def attention(t: Tracing, call: Call) -> Value:
@@ -210,15 +216,6 @@ def embedding(t: Tracing, call: Call) -> Value:
     return t.yields(call.node, {len(indices): table.labels[1]})
 
 
-def recurrent(t: Tracing, call: Call) -> Value:
-    """Recurrent layers keep all their channels."""
-    for node in call.tensors():
-        axes = t.axes(node)
-        t.freeze(axes, range(len(axes)), f"{call.node.name}: recurrent layers ({call.op}) are kept whole")
-    value: Any = call.node.meta["val"]
-    return tuple(Axes(shape=t.sizes.shape(v), labels=(None,) * v.dim()) for v in value)
-
-
 _CONVOLUTIONS: Final = ["conv1d", "conv2d", "conv3d", "convolution", "_convolution"]
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(_CONVOLUTIONS, convolution),
@@ -226,7 +223,6 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(["matmul", "mm", "bmm", "addmm", "baddbmm"], matmul),
     **dict.fromkeys(["mv", "dot", "vdot", "addmv"], vector_product),
     **dict.fromkeys(["_weight_norm", "_weight_norm_interface"], weight_norm),
-    **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], recurrent),
     "linear": linear,
     "einsum": einsum,
     "scaled_dot_product_attention": attention,
