@@ -30,7 +30,7 @@ WIDEST: Final = 256
 
 
 def lower(program: Program) -> Program:
-    """A program that computes the same, up to rounding, in fewer operators; the original where there are none.
+    """A program that computes the same, up to rounding, in fewer operators; the original where it has none.
 
     Untouched tensors are shared with `program`, so that a large network is not held twice.
     """

@@ -1,4 +1,4 @@
-"""Batch norms merged into the convolution or linear layer before them, in a graph that is about to be exported.
+"""Batch norms merged into the convolution or linear layer before them, in a graph to be exported.
 
 Given:  y = conv(x, W, b);  z = batch_norm(y, gamma, beta, mean, var, eps)      y read by nothing else
 Result: z = conv(x, W * s, (b - mean) * s + beta)      s = gamma / sqrt(var + eps)
@@ -30,7 +30,7 @@ _RANKS: Final = {
 
 
 def merge_norms(module: GraphModule) -> int:
-    """Merge in place and count; tensors are replaced, never written to, for they are shared with a program."""
+    """Merge in place and count; tensors are replaced, never written to: they are shared with a program."""
     calls = [call_of(node) for node in module.graph.nodes]
     return sum(_merge(module, call) for call in calls if call is not None and call.op == "batch_norm")
 
@@ -69,7 +69,7 @@ def _alone(layer: Call) -> bool:
 
 
 def _factors(module: GraphModule, norm: Call) -> tuple[Tensor, Tensor] | None:
-    """What the norm multiplies by and adds, both [channels] in float64; None where it is computed in the graph."""
+    """What the norm multiplies by and adds, [channels] in float64; None where the graph computes it."""
     gamma, beta, mean, variance = (
         _tensor(module, norm[name]) for name in ("weight", "bias", "running_mean", "running_var")
     )
