@@ -48,8 +48,8 @@ Found = dict[str, Any]
 def measure(name: str, module: nn.Module, shape: tuple[int, ...], keep: Callable[[Found], None]) -> Found:
     """Every export of a network: `formats[format][bare | original | half]`; `keep` is called before each.
 
-    """Every export of a network: `formats[format][bare | original | half]`; `keep` gets it before each.
-    network's name and the format.
+    The half-pruned network has a random half of every group. Which of bare and ours comes first depends on
+    the name of the network and the format.
     """
     example = torch.randn(BATCH, *shape)
     program, seconds, _ = timed(lambda: capture(module, (example,), name=name))

@@ -13,8 +13,8 @@ TITLES: Final = {"onnx": "ONNX", "tflite": "TFLite", "coreml": "Core ML"}
 KINDS: Final = {"original": "originals", "half": "half-pruned"}
 KNOWN: Final = Path(__file__).parent / "exports_known.json"
 _INTRODUCTION: Final = (
-    "Times are processor time of one thread. A ratio is our time for the original over that of the bare exporter "
-    "for the same network in the same process."
+    "Times are processor time of one thread. A ratio is our time for the original over that of the bare "
+    "exporter for the same network in the same process."
 )
 Results = Mapping[str, Any]
 
