@@ -17,9 +17,11 @@ from torch.fx import Node
 from toolchain.program.axes import call_of
 from toolchain.program.labels import FIXED, Ints
 from toolchain.program.rules import (
+    addressing,
     folding,
     making,
     moving,
+    parting,
     pointwise,
     recurrent,
     reducing,
@@ -34,6 +36,8 @@ _RULES = {
     **pointwise.RULES,
     **moving.RULES,
     **reshaping.RULES,
+    **parting.RULES,
+    **addressing.RULES,
     **folding.RULES,
     **weighted.RULES,
     **reducing.RULES,
@@ -205,9 +209,15 @@ def _grouped(tracing: Tracing, found: list[_Occurrence], classes: Ints, atoms: I
     unit_of[atoms[order]] = np.arange(len(atoms)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     members_of = _members(found, group_of, unit_of, sizes.tolist())
     names = _names(tracing, members_of)
-    notes = _notes(tracing, group_of)
+    notes, minima = _notes(tracing, group_of), _minima(tracing, group_of)
     groups = tuple(
-        Group(name=names[i], size=size, members=members_of[i], note=notes.get(i, ""))
+        Group(
+            name=names[i],
+            size=size,
+            members=members_of[i],
+            minimum=min(size, minima.get(i, 1)),
+            note=notes.get(i, ""),
+        )
         for i, size in enumerate(sizes.tolist())
     )
     channels = Channels(groups=groups, frozen=_frozen(tracing, found), unknown=dict(tracing.unknown))
@@ -269,6 +279,17 @@ def _notes(tracing: Tracing, group_of: Ints) -> dict[int, str]:
                 if group >= 0 and note not in notes.setdefault(group, []):
                     notes[group].append(note)
     return {group: "; ".join(texts) for group, texts in notes.items()}
+
+
+def _minima(tracing: Tracing, group_of: Ints) -> dict[int, int]:
+    """How many units of a group always stay, where operators ask for several."""
+    minima: dict[int, int] = {}
+    for vector, least in tracing.minima:
+        for column in tracing.labels.atoms(vector) if vector is not None else ():
+            for group in np.unique(group_of[column]).tolist():
+                if group >= 0:
+                    minima[group] = max(least, minima.get(group, 1))
+    return minima
 
 
 def _frozen(tracing: Tracing, found: list[_Occurrence]) -> tuple[Frozen, ...]:
