@@ -328,7 +328,8 @@ class Training:
 class Request:
     """Everything the user asked for, already parsed; files are not opened yet.
 
-    `lr` overrides the learning rate of `training`; None lets the depth of the cut decide.
+    `lr` overrides the learning rate of `training`; None lets the depth of the cut decide. `rescale` says
+    whose weights make up for removed inputs, `reestimate` whether batch norms get new statistics.
     """
 
     model: Path
@@ -342,6 +343,8 @@ class Request:
     input_shape: tuple[tuple[int, ...], ...] | None = None
     trust_pickle: bool = False
     criterion: str = "auto"
+    rescale: Literal["none", "linear", "all"] = "none"
+    reestimate: bool = False
     runtime: str = "auto"
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     formats: tuple[str, ...] = ("onnx", "coreml", "tflite")
