@@ -116,6 +116,18 @@ def _run_inspect(flags: argparse.Namespace, name: str) -> Outcome:
     return _as_json(found) if flags.json else inspection_text(found), 0
 
 
+def _run_predict(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.listings import prediction_text
+
+    with only_ours(debug=flags.debug):
+        from toolchain.prediction import prediction
+
+        found = prediction(
+            request_of(flags, name), threads=flags.threads, require_measured=flags.require_measured
+        )
+    return _as_json(found) if flags.json else prediction_text(found), found["exit_code"]
+
+
 def _run_targets(flags: argparse.Namespace, name: str) -> Outcome:
     from toolchain.doctor import targets
     from toolchain.listings import targets_text
@@ -134,7 +146,12 @@ def _run_doctor(flags: argparse.Namespace, name: str) -> Outcome:
     return _as_json(found) if flags.json else doctor_text(found), 0
 
 
-_COMMANDS: Final = {"inspect": _run_inspect, "targets": _run_targets, "doctor": _run_doctor}
+_COMMANDS: Final = {
+    "inspect": _run_inspect,
+    "predict": _run_predict,
+    "targets": _run_targets,
+    "doctor": _run_doctor,
+}
 
 
 def _as_json(record: object) -> str:

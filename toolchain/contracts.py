@@ -204,9 +204,13 @@ class Device(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A device class: what it is, what runs on it, and how to reach it."""
+    """A device class: what it is, what runs on it, and how to reach it.
+
+    `calibration` is the data file of its latency models, for predictions without the device.
+    """
 
     name: str
     summary: str
     runtimes: tuple[Runtime, ...]
     connect: Callable[[], Device]
+    calibration: Path | None = None

@@ -11,6 +11,7 @@ from typing import Any, Final
 from toolchain import __version__, registry
 from toolchain.assembly import format_named, missing_packages
 from toolchain.contracts import Target
+from toolchain.latency.calibrated import read, variants
 
 PACKAGES: Final = {
     "torch": "",
@@ -60,7 +61,15 @@ def targets() -> Mapping[str, Any]:
             }
             for runtime in target.runtimes
         ]
-        found.append({"name": target.name, "summary": target.summary, "runtimes": runtimes})
+        found.append(
+            {
+                "name": target.name,
+                "summary": target.summary,
+                "measurable": target.calibration is None,
+                "variants": [] if target.calibration is None else list(variants(read(target.calibration))),
+                "runtimes": runtimes,
+            }
+        )
     return {"schema": "edgefit.targets/1", "targets": found}
 
 

@@ -30,6 +30,7 @@ from toolchain.values import Budget, Preprocessing, Request, Training
 COMMANDS: Final = {
     "compress": "make the network smaller until it holds the budget, and prove it",
     "bench": "measure the network as it is, in every runtime and precision of the target",
+    "predict": "estimate the latency on a device that is not at hand, from published measurements",
     "inspect": "show what the network is and which channels can be removed together",
     "targets": "list the devices and what they run",
     "doctor": "show what is installed here and what is missing",
@@ -70,6 +71,12 @@ examples:
   edgefit inspect model.pt2
   edgefit inspect model.pt2 --json | less
   edgefit inspect model.pt2 --picture model.html
+""",
+    "predict": """\
+examples:
+  edgefit predict model.pt2 --target iphone:iphone-12
+  edgefit predict model.pt2 --target traffic-camera:cortex-a72 --runtime litert --precision int8
+  edgefit predict model.pt2 --target jetson --json
 """,
     "targets": "examples:\n  edgefit targets\n  edgefit targets --json\n",
     "doctor": "examples:\n  edgefit doctor\n",
@@ -112,8 +119,10 @@ def parser_for(command: str, prog: str) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    if command in ("compress", "bench", "inspect", "plan"):
+    if command in ("compress", "bench", "predict", "inspect", "plan"):
         _add_model(parser)
+    if command == "predict":
+        _add_prediction(parser)
     if command in ("compress", "bench", "plan"):
         _add_target(parser)
         _add_data(parser)
@@ -163,6 +172,24 @@ def _add_target(parser: Parser) -> None:
     group.add_argument("--threads", type=at_least_one, default=1, help="threads of one inference (1)")
 
 
+def _add_prediction(parser: Parser) -> None:
+    group = parser.add_argument_group("the target")
+    group.add_argument(
+        "--target",
+        required=True,
+        metavar="NAME[:VARIANT]",
+        help="device, and which one: see `edgefit targets`",
+    )
+    group.add_argument("--runtime", default="auto", help="engine, or engine@version (auto: best evidence)")
+    group.add_argument(
+        "--precision", type=precisions, default=(), metavar="fp16", help="precision (best evidence)"
+    )
+    group.add_argument("--threads", type=at_least_one, help="threads of one inference (best evidence)")
+    group.add_argument(
+        "--require-measured", action="store_true", help="exit 1: a prediction is no measurement"
+    )
+
+
 def _add_data(parser: Parser) -> None:
     group = parser.add_argument_group("the data")
     group.add_argument(
@@ -197,18 +224,6 @@ def _add_pruning(parser: Parser) -> None:
         default="auto",
         metavar="NAME",
         help=f"what scores channels: {known} (auto: taylor with data, else magnitude)",
-    )
-    group.add_argument(
-        "--rescale",
-        choices=("linear", "all"),
-        default="none",
-        help="multiply the weights of layers that lost inputs (fully connected ones, or all) by the inverse "
-        "of the share that is left: the weight inference rule of dropout",
-    )
-    group.add_argument(
-        "--reestimate-bn",
-        action="store_true",
-        help="estimate batch-norm statistics anew after the cut, before fine-tuning; needs --data",
     )
     group.add_argument(
         "--formats",
@@ -271,11 +286,14 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
     Raises:
         InputError: no budget where one is needed, or flags that contradict each other.
     """
-    if command == "inspect":
+    if command in ("inspect", "predict"):
+        predicting = command == "predict"
         return Request(
             model=flags.model,
-            target="host",
-            out=Path("inspect"),
+            target=flags.target if predicting else "host",
+            runtime=flags.runtime if predicting else "auto",
+            precisions=flags.precision if predicting else (),
+            out=Path(command),
             budget=Budget(),
             arch=flags.arch,
             input_shape=tuple(flags.input_shape) if flags.input_shape else None,
@@ -286,8 +304,6 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
     budget = budget_of(flags) if deciding else Budget()
     if deciding and not applying:
         _require_limit(budget)
-    if deciding and flags.reestimate_bn and flags.data is None:
-        raise InputError("--reestimate-bn looks at training samples, but there is no --data")
     formats = flags.formats if command == "compress" or applying else ()
     return Request(
         model=flags.model,
@@ -301,8 +317,6 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         input_shape=tuple(flags.input_shape) if flags.input_shape else None,
         trust_pickle=flags.trust_pickle,
         criterion=flags.criterion if deciding else "auto",
-        rescale=flags.rescale if deciding else "none",
-        reestimate=deciding and flags.reestimate_bn,
         runtime=flags.runtime,
         precisions=flags.precision,
         formats=formats,

@@ -52,6 +52,69 @@ def _inspection(found: Found) -> Iterator[str]:
         yield f"picture: {found['picture']}"
 
 
+SLOWEST = 12
+"""How many layers a prediction shows; the JSON has them all."""
+
+
+def prediction_text(found: Found) -> str:
+    """The estimate with its interval, where the time goes, and what the figure rests on."""
+    return "\n".join(_prediction(found)) + "\n"
+
+
+def _prediction(found: Found) -> Iterator[str]:
+    target, share = found["target"], f"{100 * found['coverage']:.0f} %"
+    threads = f", {found['threads']} threads" if found["threads"] else ""
+    asked = f" (asked: {target['asked']})" if target["asked"] != target["variant"] else ""
+    yield (
+        f"PREDICTED  {words.milliseconds(found['predicted_ms'])}"
+        f" ({share}: {words.span(found['low_ms'], found['high_ms'])})"
+        f"  {found['model']['name']} on {target['name']}:{target['variant']}{asked}"
+    )
+    yield f"{found['engine']}, {found['accelerator']}, {found['precision']}{threads}, batch 1"
+    yield ""
+    yield from table(_slowest(found))
+    yield ""
+    yield from _evidence(found["evidence"])
+    yield from (f"warning: {line}: the interval may not hold" for line in found["outside"])
+    if found["others"]:
+        yield f"other models of this device: {'; '.join(found['others'])}"
+    yield found["status"]
+
+
+def _slowest(found: Found) -> list[tuple[str, ...]]:
+    """The layers that take longest, the others as one line, and what belongs to none."""
+    total = found["predicted_ms"]
+    layers = sorted(found["layers"], key=lambda layer: -layer["ms"])
+    rows: list[tuple[str, ...]] = [("layer", "operator", "predicted", "share")]
+    for layer in layers[:SLOWEST]:
+        rows.append((layer["layer"], layer["op"], *_part(layer["ms"], total)))
+    rest = layers[SLOWEST:]
+    if rest:
+        rows.append((f"{len(rest)} others", "", *_part(sum(layer["ms"] for layer in rest), total)))
+    rows.append(("per inference", "", *_part(found["overhead_ms"], total)))
+    return rows
+
+
+def _part(ms: float, total: float) -> tuple[str, str]:
+    return words.milliseconds(ms), f"{100 * ms / total:.1f} %"
+
+
+def _evidence(evidence: Found) -> Iterator[str]:
+    error = evidence["left_out_network"]
+    said = (
+        "no network could be left out" if error is None else f"{100 * error:.1f} % off on networks left out"
+    )
+    if evidence["left_out_family"] is not None:
+        said += f", {100 * evidence['left_out_family']:.1f} % on families left out"
+    yield (
+        f"rests on {evidence['rows']} published latencies of {evidence['networks']} networks on"
+        f" {', '.join(evidence['devices'])}: {said}"
+    )
+    for source in evidence["sources"]:
+        label = f" ({source['label']})" if source["label"] else ""
+        yield f"  {source['url']}, {source['date']}: {source['rows']} rows, {source['statistic']}{label}"
+
+
 def targets_text(found: Found) -> str:
     """Every target with its runtimes."""
     lines = []
@@ -61,8 +124,11 @@ def targets_text(found: Found) -> str:
         for runtime in target["runtimes"]:
             precisions, align = ", ".join(runtime["precisions"]), str(runtime["align"])
             state = f"missing: {runtime['install']}" if runtime["install"] else "ready"
+            state = state if target["measurable"] else "predicted, not measured"
             rows.append((f"  {runtime['name']}", runtime["format"], precisions, align, state))
         lines += table(rows)
+        if target["variants"]:
+            lines.append(f"  as {target['name']}:VARIANT, which is {', '.join(target['variants'])}")
     return "\n".join(lines) + "\n"
 
 

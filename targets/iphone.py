@@ -1,0 +1,17 @@
+"""iPhones through Core ML: predicted until a driver reaches one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from targets._shared.calibrating import no_driver
+from toolchain.contracts import Runtime, Target
+
+TARGET: Final = Target(
+    name="iphone",
+    summary="iPhones through Core ML, neural engine",
+    runtimes=(Runtime(name="coreml", format="coreml", precisions=("fp16", "int8", "int8-weights"), align=8),),
+    connect=no_driver("iphone"),
+    calibration=Path(__file__).parent / "_calibrated" / "iphone.json",
+)
