@@ -17,7 +17,11 @@ def drawn(channels, draw, share=None):
     """Units to keep: `share` of each group, or any number (at least one) of each, chosen at random."""
     keep = {}
     for group in channels.groups:
-        count = max(1, round(share * group.size)) if share else draw.randint(group.minimum, group.size)
+        count = (
+            max(group.minimum, round(share * group.size))
+            if share
+            else draw.randint(group.minimum, group.size)
+        )
         keep[group.name] = tuple(sorted(draw.sample(range(group.size), count)))
     return keep
 

@@ -226,6 +226,18 @@ def _add_pruning(parser: Parser) -> None:
         help=f"what scores channels: {known} (auto: taylor with data, else magnitude)",
     )
     group.add_argument(
+        "--rescale",
+        choices=("linear", "all"),
+        default="none",
+        help="multiply the weights of layers that lost inputs (fully connected ones, or all) by the inverse "
+        "of the share that is left: the weight inference rule of dropout",
+    )
+    group.add_argument(
+        "--reestimate-bn",
+        action="store_true",
+        help="estimate batch-norm statistics anew after the cut, before fine-tuning; needs --data",
+    )
+    group.add_argument(
         "--formats",
         type=names,
         default=("onnx", "coreml", "tflite"),
@@ -304,6 +316,8 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
     budget = budget_of(flags) if deciding else Budget()
     if deciding and not applying:
         _require_limit(budget)
+    if deciding and flags.reestimate_bn and flags.data is None:
+        raise InputError("--reestimate-bn looks at training samples, but there is no --data")
     formats = flags.formats if command == "compress" or applying else ()
     return Request(
         model=flags.model,
@@ -317,6 +331,8 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         input_shape=tuple(flags.input_shape) if flags.input_shape else None,
         trust_pickle=flags.trust_pickle,
         criterion=flags.criterion if deciding else "auto",
+        rescale=flags.rescale if deciding else "none",
+        reestimate=deciding and flags.reestimate_bn,
         runtime=flags.runtime,
         precisions=flags.precision,
         formats=formats,

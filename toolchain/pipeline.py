@@ -30,6 +30,7 @@ from toolchain.program.channels import analyse, examine
 from toolchain.program.cost import cost
 from toolchain.proof import Proof, prove
 from toolchain.prune.planfile import plan_text
+from toolchain.repair import repaired
 from toolchain.report.folder import write_reports
 from toolchain.run import Run, clocked
 from toolchain.stages import Stages
@@ -56,6 +57,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
     baseline = measure_baseline(run, combinations(run))
     choice = replay(run, request.plan) if request.plan else _decide(run, baseline)
     for attempt in range(ATTEMPTS):
+        choice = repaired(run, choice)
         tuned = _tune(run, choice)
         program = choice.program if tuned is None else tuned.program
         proof = prove(run, program, choice, baseline, attempt)
@@ -148,7 +150,8 @@ def _tune(run: Run, choice: Choice) -> FineTuned | None:
         return None
     peak = request.lr or (DEEP_LR if choice.plan.damage > DEEP else SHALLOW_LR)
     training = replace(request.training, lr=peak)
-    folder = run.stages.folder("training", [_cut(choice), run.data.fingerprint(), repr(training)])
+    start = [_cut(choice), request.rescale, request.reestimate]
+    folder = run.stages.folder("training", [start, run.data.fingerprint(), repr(training)])
     with run.stage("Fine-tuning", "fine-tune"):
         tuned = fine_tune(
             choice.program,

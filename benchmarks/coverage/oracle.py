@@ -34,11 +34,10 @@ def checks(program: Program) -> dict[str, dict[str, Any]]:
     channels = analyse(program)
     keep = half(channels)
     small = apply(program, channels, keep)
-    twice = half(analyse(small), seed=2)
     steps: dict[str, Callable[[int], dict[str, Any]]] = {
-        "half": lambda batch: against_mask(program, channels, keep, batch),
+        "half": lambda batch: against_mask(program, channels, keep, batch, small),
         "uneven": lambda batch: against_mask(program, channels, uneven(channels), batch),
-        "twice": lambda batch: against_mask(small, analyse(small), twice, batch),
+        "twice": lambda batch: pruned_again(small, batch),
         "captured": lambda batch: captured_again(small, batch),
     }
     return {name: attempt(step, batch_of(program, BATCHES[name])) for name, step in steps.items()}
@@ -65,13 +64,15 @@ def drawn(
     }
 
 
-def against_mask(program: Program, channels: Channels, keep: Keep, batch: int) -> dict[str, Any]:
-    """The pruned network beside the masked original, and its planned cost beside its own.
+def against_mask(
+    program: Program, channels: Channels, keep: Keep, batch: int, small: Program | None = None
+) -> dict[str, Any]:
+    """The pruned network (`small`, or made here) beside the masked original, planned cost beside its own.
 
     `change` is how far the masked original is from the original: a comparison in which nothing changed
     would show nothing.
     """
-    small = apply(program, channels, keep)
+    small = small or apply(program, channels, keep)
     inputs = example_inputs(program, batch, seed=1)
     found = run(small, inputs)
     counts = {group: len(units) for group, units in keep.items()}
@@ -90,6 +91,12 @@ def against_mask(program: Program, channels: Channels, keep: Keep, batch: int) -
         "macs": own.macs,
         "params": own.params,
     }
+
+
+def pruned_again(small: Program, batch: int) -> dict[str, Any]:
+    """Half of every group of the pruned network."""
+    channels = analyse(small)
+    return against_mask(small, channels, half(channels, seed=2), batch)
 
 
 def captured_again(small: Program, batch: int) -> dict[str, Any]:

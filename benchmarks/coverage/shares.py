@@ -43,7 +43,8 @@ def share(program: Program, analysis: Analysis) -> dict[str, Any]:
 def _of(analysis: Analysis, layer: Layer, vector: Any) -> tuple[int, Counter[str]]:
     """Prunable channels of a layer, and the reasons of the rest."""
     if vector is None:
-        return 0, Counter({"one channel, or without labels": layer.out_channels})
+        alone = "the only channel of its layer"
+        return 0, Counter({alone if layer.out_channels == 1 else "no channels known": layer.out_channels})
     labels = analysis.tracing.labels
     sizes = np.array([g.size for g in analysis.channels.groups] + [0])
     free = np.zeros(len(vector), bool)

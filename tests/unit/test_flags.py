@@ -25,8 +25,9 @@ EVERY_FLAG = (
     "m.pt2 --target board --budget-ms 1.5 --budget-mb 2 --budget-macs 20M --budget-params 250k "
     "--budget-neurons 1.5G --max-drop 0 --data d --mean 0.1,0.2 --std 0.3,0.4 --resize 8,16 --metric a.b:c "
     "--arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle --criterion random "
-    "--runtime litert --precision int8 --formats onnx,tflite --epochs 7 --lr 0.5 --batch-size 9 "
-    "--temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 --out here --resume --finish"
+    "--rescale all --reestimate-bn --runtime litert --precision int8 --formats onnx,tflite --epochs 7 "
+    "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
+    "--out here --resume --finish"
 )
 
 
@@ -46,6 +47,8 @@ def test_every_field_of_the_request_can_be_set():
         input_shape=((1, 3, 32, 32), (1, 4)),
         trust_pickle=True,
         criterion="random",
+        rescale="all",
+        reestimate=True,
         runtime="litert",
         precisions=("int8",),
         formats=("onnx", "tflite"),
@@ -108,6 +111,8 @@ def test_bench_and_inspect_need_no_budget():
         ("m.pt2 --budget-ms 1 --data d --mean 0,0 --std 1,1,1", "--mean has 2 values and --std has 3"),
         ("m.pt2 --budget-ms 1 --data d --resize 1,2,3", "--resize"),
         ("m.pt2 --budget-ms 1 --mean 0,0,0", "there is no --data"),
+        ("m.pt2 --budget-ms 1 --reestimate-bn", "there is no --data"),
+        ("m.pt2 --budget-ms 1 --rescale some", "--rescale"),
         ("m.pt2 --budget-m 1", "unknown argument '--budget-m'"),
         ("m.pt2 n.pt2 --budget-ms 1", "unknown argument 'n.pt2'"),
     ],

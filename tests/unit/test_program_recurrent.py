@@ -110,7 +110,7 @@ def test_states_handed_in_keep_the_hidden_width():
     channels = analyse(program)
     assert channels.groups == ()
     reasons = {f.reason for f in channels.frozen if f.parameter == "rnn.weight_hh_l0"}
-    assert reasons == {"tied by gru (gru) to what cannot be removed"}
+    assert reasons == {"state: an input of the network"}
 
 
 def test_multiply_accumulates_of_every_step_are_counted():

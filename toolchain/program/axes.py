@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -65,21 +66,23 @@ class Call:
 
 def call_of(node: Node) -> Call | None:
     """The node as an operator call; None for what is no ATen operator."""
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    target = node.target
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return None
-    schema = node.target._schema
-    arguments: dict[str, Any] = {}
-    names = tuple(a.name for a in schema.arguments)
-    for position, argument in enumerate(schema.arguments):
-        if position < len(node.args):
-            arguments[argument.name] = node.args[position]
-        elif argument.name in node.kwargs:
-            arguments[argument.name] = node.kwargs[argument.name]
-        elif argument.has_default_value():
-            arguments[argument.name] = argument.default_value
+    op, names, defaults = _signature(target)
+    arguments = defaults | dict(zip(names, node.args, strict=False)) | node.kwargs
+    return Call(node=node, op=op, arguments=arguments, positions=names)
+
+
+@cache
+def _signature(target: torch._ops.OpOverload) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """The operator's name without the underscore of in-place ones, its arguments' names and defaults."""
+    schema = target._schema
     base = schema.name.split("::")[-1]
     inplace = base.endswith("_") and not base.endswith("__")
-    return Call(node=node, op=base[:-1] if inplace else base, arguments=arguments, positions=names)
+    # None keeps the place of a required argument, so that arguments come in the order of the signature.
+    defaults = {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments}
+    return base[:-1] if inplace else base, tuple(defaults), defaults
 
 
 class Sizes:
@@ -87,24 +90,23 @@ class Sizes:
 
     def __init__(self) -> None:
         self._symbols: dict[str, int] = {}
-        self._known: dict[str, int] = {}
+        self._known: dict[Any, int] = {}
 
     def shape(self, value: Tensor) -> tuple[int, ...]:
         """The shape of a fake tensor in numbers."""
-        return tuple(self.number(size) for size in value.shape)
+        return tuple([size if type(size) is int else self.number(size) for size in value.shape])
 
     def number(self, size: Any) -> int:
         """A size in numbers."""
         if isinstance(size, int):
             return size
-        text = str(size)
-        if text not in self._known:
-            expression = size.node.expr
+        expression = size.node.expr
+        if expression not in self._known:
             for symbol in sorted(expression.free_symbols, key=str):
                 self._symbols.setdefault(str(symbol), _PRIMES[len(self._symbols) % len(_PRIMES)])
             numbers = {s: self._symbols[str(s)] for s in expression.free_symbols}
-            self._known[text] = int(expression.subs(numbers))
-        return self._known[text]
+            self._known[expression] = int(expression.subs(numbers))
+        return self._known[expression]
 
 
 def plain(shape: Sequence[int]) -> Axes:

@@ -15,11 +15,13 @@ import numpy as np
 from torch.fx import Node
 
 from toolchain.program.axes import call_of
-from toolchain.program.labels import FIXED, Ints, Vector
+from toolchain.program.labels import FIXED, Ints
 from toolchain.program.rules import (
+    addressing,
     folding,
     making,
     moving,
+    parting,
     pointwise,
     recurrent,
     reducing,
@@ -28,12 +30,14 @@ from toolchain.program.rules import (
 )
 from toolchain.program.tracing import Tracing, trace
 from toolchain.program.widths import Widths, term_table
-from toolchain.values import Channels, Frozen, Group, Member, Program
+from toolchain.values import Channels, Frozen, Group, Index, Member, Program
 
 _RULES = {
     **pointwise.RULES,
     **moving.RULES,
     **reshaping.RULES,
+    **parting.RULES,
+    **addressing.RULES,
     **folding.RULES,
     **weighted.RULES,
     **reducing.RULES,
@@ -74,6 +78,7 @@ def analyse(program: Program) -> Channels:
 def examine(program: Program) -> Analysis:
     """The channel analysis with everything that rewriting and counting need."""
     tracing = trace(program.module, _RULES, pointwise.broadcast)
+    tracing.labels.settle()
     return _pooled(tracing)
 
 
@@ -107,12 +112,29 @@ def widths(program: Program, channels: Channels) -> Widths:
     )
 
 
-def _occurrences(tracing: Tracing) -> Iterator[tuple[str, int, list[Ints]]]:
-    """Every labelled parameter dimension with its columns of atoms."""
-    for name, axes in tracing.parameters.items():
-        for dim, vector in enumerate(axes.labels):
-            if vector is not None:
-                yield name, dim, tracing.labels.atoms(vector)
+@dataclass(frozen=True)
+class _Occurrence:
+    """A labelled dimension of a parameter: its columns of atoms, and a key equal for equal columns."""
+
+    parameter: str
+    dim: int
+    vector: Ints
+    columns: list[Ints]
+    key: tuple[bytes, ...]
+
+
+def _occurrences(tracing: Tracing) -> list[_Occurrence]:
+    """Every labelled parameter dimension; most are alike (a convolution's outputs, the norm's scales)."""
+    return [
+        _Occurrence(name, dim, vector, columns := tracing.labels.atoms(vector), _key(columns))
+        for name, axes in tracing.parameters.items()
+        for dim, vector in enumerate(axes.labels)
+        if vector is not None
+    ]
+
+
+def _key(columns: list[Ints]) -> tuple[bytes, ...]:
+    return tuple(c.tobytes() for c in columns)
 
 
 def _pooled(tracing: Tracing) -> Analysis:
@@ -120,21 +142,23 @@ def _pooled(tracing: Tracing) -> Analysis:
     count = len(tracing.labels)
     classes = np.zeros(count, np.int64)
     first = np.full(count, np.iinfo(np.int64).max)
-    found = list(_occurrences(tracing))
+    found = _occurrences(tracing)
+    distinct: dict[tuple[bytes, ...], list[Ints]] = {}
+    for occurrence in found:
+        distinct.setdefault(occurrence.key, occurrence.columns)
     place = 0
-    for _, _, columns in found:
+    for columns in distinct.values():
         for column in columns:
             at = np.flatnonzero(column != FIXED)
             np.minimum.at(first, column[at], place + at)
         place += len(columns[0])
+    within = np.flatnonzero(first < np.iinfo(np.int64).max)
+    for columns in _activations(tracing):
+        distinct.setdefault(_key(columns), columns)
     fresh = 1
-    done: set[tuple[bytes, ...]] = set()
-    for columns in (*(c for _, _, c in found), *_activations(tracing)):
-        key = tuple(c.tobytes() for c in columns)
-        if key not in done:
-            fresh = _refine(classes, columns, fresh)
-            done.add(key)
-    return _grouped(tracing, found, np.where(first < np.iinfo(np.int64).max, classes, 0), first)
+    for columns in distinct.values():
+        fresh = _refine(classes, columns, fresh)
+    return _grouped(tracing, found, classes, within[np.argsort(first[within], kind="stable")])
 
 
 def _refine(classes: Ints, columns: list[Ints], fresh: int) -> int:
@@ -173,46 +197,57 @@ def _by_company(others: list[Ints], at: Ints) -> Iterator[Ints]:
     yield from np.split(at[order], np.flatnonzero(np.diff(inverse[order])) + 1)
 
 
-def _grouped(
-    tracing: Tracing, found: list[tuple[str, int, list[Ints]]], classes: Ints, first: Ints
-) -> Analysis:
+def _grouped(tracing: Tracing, found: list[_Occurrence], classes: Ints, atoms: Ints) -> Analysis:
+    """Number groups and their units in the order of `atoms`, which are those that parameters have."""
+    _, start, class_of = np.unique(classes[atoms], return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(start))[class_of]
     group_of = np.full(len(classes), -1)
     unit_of = np.full(len(classes), -1)
-    atoms = np.flatnonzero(classes > 0)
-    atoms = atoms[np.argsort(first[atoms], kind="stable")]
-    lists: dict[int, list[int]] = {}
-    for atom in atoms.tolist():
-        lists.setdefault(int(classes[atom]), []).append(atom)
-    for number, members in enumerate(lists.values()):
-        group_of[members] = number
-        unit_of[members] = np.arange(len(members))
-    members_of = _members(found, group_of, unit_of, [len(m) for m in lists.values()])
+    group_of[atoms] = number
+    order = np.argsort(number, kind="stable")
+    sizes = np.bincount(number)
+    unit_of[atoms[order]] = np.arange(len(atoms)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    members_of = _members(found, group_of, unit_of, sizes.tolist())
     names = _names(tracing, members_of)
-    notes = _notes(tracing, group_of)
+    notes, minima = _notes(tracing, group_of), _minima(tracing, group_of)
     groups = tuple(
-        Group(name=names[i], size=len(m), members=members_of[i], note=notes.get(i, ""))
-        for i, m in enumerate(lists.values())
+        Group(
+            name=names[i],
+            size=size,
+            members=members_of[i],
+            minimum=min(size, minima.get(i, 1)),
+            note=notes.get(i, ""),
+        )
+        for i, size in enumerate(sizes.tolist())
     )
     channels = Channels(groups=groups, frozen=_frozen(tracing, found), unknown=dict(tracing.unknown))
     return Analysis(tracing=tracing, channels=channels, group_of=group_of, unit_of=unit_of)
 
 
 def _members(
-    found: list[tuple[str, int, list[Ints]]], group_of: Ints, unit_of: Ints, sizes: list[int]
+    found: list[_Occurrence], group_of: Ints, unit_of: Ints, sizes: list[int]
 ) -> list[tuple[Member, ...]]:
     members: list[list[Member]] = [[] for _ in sizes]
-    for name, dim, columns in found:
-        for column in columns:
-            at = np.flatnonzero(group_of[column] >= 0)
-            groups = group_of[column[at]]
-            for group in np.unique(groups).tolist():
-                mine = at[groups == group]
-                units = unit_of[column[mine]]
-                order = np.argsort(units, kind="stable")
-                cuts = np.searchsorted(units[order], np.arange(1, sizes[group]))
-                index = tuple(tuple(part.tolist()) for part in np.split(mine[order], cuts))
-                members[group].append(Member(parameter=name, dim=dim, index=index))
+    known: dict[tuple[bytes, ...], list[tuple[int, Index]]] = {}
+    for occurrence in found:
+        if occurrence.key not in known:
+            known[occurrence.key] = [
+                pair for column in occurrence.columns for pair in _indices(column, group_of, unit_of, sizes)
+            ]
+        for group, index in known[occurrence.key]:
+            members[group].append(Member(parameter=occurrence.parameter, dim=occurrence.dim, index=index))
     return [tuple(m) for m in members]
+
+
+def _indices(column: Ints, group_of: Ints, unit_of: Ints, sizes: list[int]) -> Iterator[tuple[int, Index]]:
+    """The groups that occur in a column, each with its units' positions there."""
+    groups = group_of[column]
+    for group in np.unique(groups[groups >= 0]).tolist():
+        mine = np.flatnonzero(groups == group)
+        units = unit_of[column[mine]]
+        order = np.argsort(units, kind="stable")
+        starts = np.searchsorted(units[order], np.arange(sizes[group] + 1))
+        yield group, Index(mine[order], starts)
 
 
 def _names(tracing: Tracing, members: list[tuple[Member, ...]]) -> list[str]:
@@ -246,15 +281,26 @@ def _notes(tracing: Tracing, group_of: Ints) -> dict[int, str]:
     return {group: "; ".join(texts) for group, texts in notes.items()}
 
 
-def _frozen(tracing: Tracing, found: list[tuple[str, int, list[Ints]]]) -> tuple[Frozen, ...]:
+def _minima(tracing: Tracing, group_of: Ints) -> dict[int, int]:
+    """How many units of a group always stay, where operators ask for several."""
+    minima: dict[int, int] = {}
+    for vector, least in tracing.minima:
+        for column in tracing.labels.atoms(vector) if vector is not None else ():
+            for group in np.unique(group_of[column]).tolist():
+                if group >= 0:
+                    minima[group] = max(least, minima.get(group, 1))
+    return minima
+
+
+def _frozen(tracing: Tracing, found: list[_Occurrence]) -> tuple[Frozen, ...]:
     """Positions without any removable atom, by reason."""
     frozen: list[Frozen] = []
-    for name, dim, columns in found:
-        stays = np.flatnonzero(np.all([c == FIXED for c in columns], axis=0))
-        vector: Vector = tracing.parameters[name].labels[dim]
-        reasons: dict[str, int] = {}
-        for label in vector[stays].tolist() if vector is not None else ():
-            reason = tracing.labels.reason(label)
-            reasons[reason] = reasons.get(reason, 0) + 1
-        frozen.extend(Frozen(parameter=name, dim=dim, count=n, reason=r) for r, n in reasons.items())
+    for occurrence in found:
+        stays = ~np.any([c != FIXED for c in occurrence.columns], axis=0)
+        if stays.any():
+            reasons = tracing.labels.reasons(occurrence.vector[stays])
+            frozen.extend(
+                Frozen(parameter=occurrence.parameter, dim=occurrence.dim, count=n, reason=r)
+                for r, n in reasons.items()
+            )
     return tuple(frozen)

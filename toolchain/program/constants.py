@@ -21,7 +21,7 @@ from toolchain.errors import UnsupportedError
 from toolchain.program.axes import Axes, Call
 from toolchain.program.channels import Analysis
 from toolchain.program.labels import Ints, Vector
-from toolchain.program.rules.moving import range_of
+from toolchain.program.rules.parting import is_written, range_of
 
 _aten = torch.ops.aten
 
@@ -166,8 +166,20 @@ def bounds(cut: Cutting, call: Call) -> None:
         index = cut.constant(call, "positions", torch.from_numpy(now))
         call.node.target = _aten.index_select.default
         call.node.args, call.node.kwargs = (call["self"], dim, index), {}
+        _write_back(cut, call, dim, index)
     else:
         raise UnsupportedError(f"{call.node.name}: a strided write into a cut dimension")
+
+
+def _write_back(cut: Cutting, call: Call, dim: int, index: Node) -> None:
+    """A view that became a copy: what is written to it is written to its source too."""
+    for user in list(call.node.users):
+        if is_written(call.node, user):
+            with cut.module.graph.inserting_after(user):
+                back = cut.module.graph.call_function(
+                    _aten.index_copy_.default, (call["self"], dim, index, user)
+                )
+            back.meta["val"] = call["self"].meta["val"]
 
 
 def _put_range(call: Call, start: int, end: int) -> None:
@@ -247,8 +259,8 @@ def numbers(cut: Cutting, call: Call) -> None:
     source, result = cut.fact(call, "source"), cut.fact(call, "result")
     if source is None or result is None or cut.kept(source).all():
         return
-    single = call.op == "index_select"
-    old: Any = call["index"] if single else next(i for i in call["indices"] if i is not None)
+    several = "indices" in call.positions
+    old: Any = next(i for i in call["indices"] if i is not None) if several else call["index"]
     value: Any = cut.module
     for part in str(old.target).split("."):
         value = getattr(value, part)
@@ -306,7 +318,18 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
         division,
     ),
     **dict.fromkeys(["pad", "constant_pad_nd"], padding),
-    **dict.fromkeys(["index", "index_select"], numbers),
+    **dict.fromkeys(
+        [
+            "index",
+            "index_select",
+            "index_put",
+            "_index_put_impl",
+            "index_add",
+            "index_copy",
+            "index_fill",
+        ],
+        numbers,
+    ),
     "flatten": shuffled_end,
     "channel_shuffle": shuffled,
     "select": number,

@@ -22,6 +22,7 @@ LARGEST: Final = 2**24
 """Elements of the largest constant that is stored instead of computed."""
 _aten = torch.ops.aten
 _ALIASES: Final = ("alias", "lift_fresh_copy", "lift_fresh")
+_NEW: Final = ("new_zeros", "new_ones", "new_full")
 _CHECKS: Final = (
     "_assert_tensor_metadata",
     "_assert_async",
@@ -134,6 +135,7 @@ def _computed(module: GraphModule, excluded: set[Node]) -> tuple[dict[Node, Any]
     """Values of constant nodes, and the roots of those that something not constant writes into."""
     values: dict[Node, Any] = {}
     roots: dict[Node, set[Node]] = {}
+    read: set[Node] = set()  # roots whose value of the moment an operator that stays has read
     spoiled: set[Node] = set()
     with torch.no_grad():
         for node in module.graph.nodes:
@@ -145,14 +147,30 @@ def _computed(module: GraphModule, excluded: set[Node]) -> tuple[dict[Node, Any]
                     values[node], roots[node] = value.clone(), {node}
                 continue
             inputs = list(node.all_input_nodes)
-            if _is_foldable(node) and all(i in values for i in inputs):
+            written = roots.get(node.args[0], set()) if _writes(node) else set()
+            if _is_new(node):
+                values[node], roots[node] = _made_new(node), {node}
+            elif _is_foldable(node) and all(i in values for i in inputs):
                 values[node] = node.target(*_fill(node.args, values), **_fill(node.kwargs, values))
                 roots[node] = {node}.union(*(roots[i] for i in inputs))
-            elif _writes(node):
-                written = node.args[0]
-                if written in values:
-                    spoiled |= roots[written]
+                spoiled |= written & read
+            else:
+                read |= set().union(*(roots.get(i, set()) for i in inputs))
+                spoiled |= written
     return values, spoiled
+
+
+def _is_new(node: Node) -> bool:
+    """Whether it takes nothing but type and device from its input, as the masks of shifted windows do."""
+    call = call_of(node)
+    return call is not None and call.op in _NEW and _is_foldable(node) and len(node.all_input_nodes) == 1
+
+
+def _made_new(node: Node) -> Any:
+    """The tensor that a `new_zeros` or its like gives."""
+    like = node.args[0].meta["val"]  # type: ignore[union-attr]
+    source = torch.empty(0, dtype=like.dtype, device=like.device)
+    return node.target(source, *node.args[1:], **node.kwargs)  # type: ignore[operator]
 
 
 def _is_own(node: Node) -> bool:

@@ -28,13 +28,15 @@ class Labels:
 
     def __init__(self) -> None:
         self._count = 1
-        self._parent = np.zeros(1024, np.int64)
-        self._left = np.zeros(1024, np.int64)
-        self._right = np.zeros(1024, np.int64)
-        self._reason = np.zeros(1024, np.int64)
+        self._parent = np.zeros(1 << 14, np.int64)
+        self._left = np.zeros(1 << 14, np.int64)
+        self._right = np.zeros(1 << 14, np.int64)
+        self._reason = np.zeros(1 << 14, np.int64)
         self._reasons = [""]
         self._reason_number: dict[str, int] = {}
         self._pairs: dict[tuple[int, int], int] = {}
+        self._products = False
+        self._settled: Ints | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -49,19 +51,24 @@ class Labels:
 
     def roots(self, vector: Ints) -> Ints:
         """The representative of every label: an atom, a product of two labels not fixed, or 0."""
-        while True:
-            found = self._find(vector)
-            product = self._left[found] > 0
-            if not product.any():
-                return np.where(self._reason[found] > 0, FIXED, found)
-            if not self._simplify(np.unique(found[product])):
-                return np.where(self._reason[found] > 0, FIXED, found)
+        if self._settled is not None:
+            return self._settled[vector]
+        found = self._find(vector)
+        if self._products:
+            while (product := self._left[found] > 0).any() and self._simplify(np.unique(found[product])):
+                found = self._find(vector)
+        frozen = self._reason[found]
+        return np.where(frozen > 0, FIXED, found) if frozen.any() else found
+
+    def settle(self) -> None:
+        """Look all representatives up at once; reading is quick from now on, until labels change again."""
+        self._settled = None
+        self._settled = self.roots(np.arange(self._count))
 
     def atoms(self, vector: Ints) -> list[Ints]:
         """Columns of atoms: position i exists while every atom `column[i]` does; 0 is no condition."""
         found = self.roots(vector)
-        product = self._left[found] > 0
-        if not product.any():
+        if not self._products or not (product := self._left[found] > 0).any():
             return [found]
         left = np.where(product, self._left[found], found)
         right = np.where(product, self._right[found], FIXED)
@@ -75,10 +82,20 @@ class Labels:
             return both[0] or both[1] if all(both) else ""
         return self._reasons[int(self._reason[found])]
 
+    def reasons(self, vector: Ints) -> dict[str, int]:
+        """How many positions stay for which reason."""
+        labels, times = np.unique(self._find(vector), return_counts=True)
+        found: dict[str, int] = {}
+        for label, count in zip(labels.tolist(), times.tolist(), strict=True):
+            text = self.reason(label)
+            found[text] = found.get(text, 0) + count
+        return found
+
     def freeze(self, vector: Vector, reason: str) -> None:
         """Nothing labelled so may ever be removed."""
         if vector is None or not vector.size:
             return
+        self._settled = None
         found = np.unique(self._find(vector))
         product = self._left[found] > 0
         if product.any():
@@ -97,6 +114,11 @@ class Labels:
             self.freeze(first, reason)
             self.freeze(second, reason)
             return None
+        if first is second:
+            return first
+        one, other = self.roots(first), self.roots(second)
+        if self._adopted(one, other) or self._adopted(other, one) or (one == other).all():
+            return first
         while True:
             one, other = self.roots(first), self.roots(second)
             self.freeze(second[one == FIXED], self._inherited(first[one == FIXED], reason))
@@ -122,6 +144,7 @@ class Labels:
         missing = [place for place, key in enumerate(keys) if key not in self._pairs]
         if missing:
             made = self._new(len(missing))
+            self._products = True
             self._left[made], self._right[made] = one[open_[missing]], other[open_[missing]]
             for place, label in zip(missing, made.tolist(), strict=True):
                 self._pairs.setdefault(keys[place], label)
@@ -171,23 +194,37 @@ class Labels:
             for name in ("_parent", "_left", "_right", "_reason"):
                 old: Ints = getattr(self, name)
                 setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+        self._settled = None
         made = np.arange(self._count, self._count + size)
-        self._parent[made] = made
+        self._parent[self._count : self._count + size] = made
         self._count += size
         return made
 
+    def _adopted(self, old: Ints, new: Ints) -> bool:
+        """Tie atoms all different and younger than the others at one stroke: what most ties are about."""
+        if not new.size or new[0] <= old.max() or not old.all() or (new[1:] <= new[:-1]).any():
+            return False
+        if self._products and (self._left[old].any() or self._left[new].any()):
+            return False
+        self._settled = None
+        self._parent[new] = old
+        return True
+
     def _find(self, vector: Ints) -> Ints:
         found = self._parent[vector]
-        while True:
-            further = self._parent[found]
-            if np.array_equal(further, found):
-                self._parent[vector] = found
-                return found
-            found = further
+        further = self._parent[found]
+        if (further == found).all():
+            return found
+        while not np.array_equal(further, found):
+            found, further = further, self._parent[further]
+        self._parent[vector] = found
+        return found
 
     def _simplify(self, products: Ints) -> bool:
         """Products with a fixed factor, or of one label with itself, are the other factor."""
         left, right = self.roots(self._left[products]), self.roots(self._right[products])
+        if not self._left[products].all():
+            return True  # looking its factors up has simplified one of these itself
         plain = (left == FIXED) | (right == FIXED) | (left == right)
         becomes = np.where(left == FIXED, right, left)
         if not plain.any():
@@ -206,6 +243,7 @@ class Labels:
 
     def _unify(self, one: Ints, other: Ints, reason: str) -> None:
         """Tie representatives that differ; called until nothing differs any more."""
+        self._settled = None
         products = (self._left[one] > 0, self._left[other] > 0)
         both = products[0] & products[1]
         if both.any():
@@ -278,6 +316,7 @@ class Labels:
         parts = {d: self._new(sizes[d]) for d in varying}
         whole = self.merge(list(parts.values()), [sizes[d] for d in varying])
         assert whole is not None
+        self._settled = None
         self._parent[old] = whole
         return parts
 

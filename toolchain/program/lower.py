@@ -1,7 +1,9 @@
-"""Rewrites that make a graph cheaper to run and change no value; applied to what is exported, never trained.
+"""Rewrites that make a graph cheaper to convert and to run; applied to what is exported, never trained.
 
 Given:  pad(x[:, :, ::s, ::s], channels=(a, b), value=0)      the ResNet option-A shortcut
 Result: conv2d(x, W [a + C + b, C, 1, 1], stride=s)           W[a + i, i] = 1
+
+Batch norms go into the layers before them, and dropout, which does nothing in eval mode, goes.
 
 Runtimes execute strided slices and channel pads as memory copies outside their blocked or quantized layouts,
 with a layout change before and after; the convolution stays inside, and int8 holds its ones exactly.
@@ -14,30 +16,49 @@ from dataclasses import replace
 from typing import Final
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
+from toolchain.program.axes import call_of
+from toolchain.program.merging import merge_norms
 from toolchain.values import Program
 
 _aten = torch.ops.aten
+_DROPOUT: Final = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 _END: Final = 2**31
 WIDEST: Final = 256
 """Channels up to which the convolution is cheaper than the copies (its cost grows with their square)."""
 
 
 def lower(program: Program) -> Program:
-    """An equal program whose option-A shortcuts are convolutions; the original where there are none."""
-    module = copy.deepcopy(program.module)
+    """A program that computes the same, up to rounding, in fewer operators; the original where it has none.
+
+    Untouched tensors are shared with `program`, so that a large network is not held twice.
+    """
+    module = GraphModule(program.module, copy.deepcopy(program.module.graph))
     changed = 0
     for node in list(module.graph.nodes):
         pads = _channel_pads(node)
         if pads is not None:
             changed += _replace(module, node, pads, changed)
+    changed += merge_norms(module) + _drop_dropout(module)
     if not changed:
         return program
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
     return replace(program, module=module)
+
+
+def _drop_dropout(module: GraphModule) -> int:
+    """Remove dropout in eval mode and count."""
+    count = 0
+    for node in list(module.graph.nodes):
+        call = call_of(node)
+        if call is not None and call.op in _DROPOUT and not call["train"]:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+            count += 1
+    return count
 
 
 def _channel_pads(node: Node) -> tuple[int, int] | None:
@@ -60,7 +81,7 @@ def _channel_pads(node: Node) -> tuple[int, int] | None:
     return sizes[4], sizes[5]
 
 
-def _replace(module: torch.fx.GraphModule, pad: Node, pads: tuple[int, int], number: int) -> int:
+def _replace(module: GraphModule, pad: Node, pads: tuple[int, int], number: int) -> int:
     """Put the convolution in the place of the pad and the slices before it; 1 when done."""
     source, strides = _strided_source(pad.args[0])
     value = None if source is None else source.meta.get("val")

@@ -55,7 +55,7 @@ def _restricted(cut: Cutting, call: Call) -> None:
     if not kept:
         return
     if call.op.startswith("_weight_norm"):
-        own = {d: d for d in kept if d == cut.axes(source).dim(call["dim"])}
+        own = {d: d for d in kept if call["dim"] != -1 and d == cut.axes(source).dim(call["dim"])}
         call.node.target = _Compressed(call.node.target, kept, {}, own=own, whole=True)
     elif "norm" in call.op and call.op not in ("norm", "linalg_vector_norm"):
         _normalised(cut, call, source, kept)

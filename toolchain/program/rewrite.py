@@ -73,6 +73,7 @@ def mask(program: Program, channels: Channels, keep: Keep) -> Program:
 
 def _check(channels: Channels, analysis: Analysis, keep: Keep) -> None:
     known = {g.name: g.size for g in analysis.channels.groups}
+    least = {g.name: g.minimum for g in analysis.channels.groups}
     if {g.name: g.size for g in channels.groups} != known:
         raise InputError(
             "these channel groups are not those of the program", hint="analyse the program again"
@@ -80,9 +81,11 @@ def _check(channels: Channels, analysis: Analysis, keep: Keep) -> None:
     for name, units in keep.items():
         if name not in known:
             raise InputError(f"the network has no channel group '{name}'", hint=f"known: {', '.join(known)}")
-        if not units or list(units) != sorted(set(units)) or units[0] < 0 or units[-1] >= known[name]:
+        ordered = list(units) == sorted(set(units))
+        if len(units) < least[name] or not ordered or units[0] < 0 or units[-1] >= known[name]:
             raise InputError(
-                f"group '{name}': kept units must be ascending numbers in 0-{known[name] - 1}, at least one"
+                f"group '{name}': kept units must be ascending numbers in 0-{known[name] - 1},"
+                f" at least {least[name]}"
             )
 
 

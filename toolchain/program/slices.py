@@ -25,7 +25,8 @@ def unit_sums(values: Tensor, member: Member) -> Tensor:
     """Sum of `values` (shaped like the member's parameter) over each unit's positions: [units]."""
     along = values.movedim(member.dim, 0).flatten(1).sum(1) if values.dim() > 1 else values
     positions = torch.tensor(list(chain.from_iterable(member.index)), dtype=torch.long)
-    owners = torch.tensor([u for u, at in enumerate(member.index) for _ in at], dtype=torch.long)
+    times = torch.tensor([len(at) for at in member.index], dtype=torch.long)
+    owners = torch.repeat_interleave(times)
     sums = torch.zeros(len(member.index), dtype=values.dtype)
     return sums.index_add_(0, owners, along[positions])
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from toolchain.program.axes import Axes, Call, Sizes, Value, call_of, plain
+from toolchain.program.axes import Axes, Call, Sizes, Value, call_of
 from toolchain.program.labels import Labels, Vector
 from toolchain.program.rules.shuffling import Shuffle
 
@@ -22,8 +22,8 @@ class Tracing:
 
     `facts` holds what a rule wants to tell the rewriting of its node (vectors by name). `restricted` holds,
     for operators that compute over a removable dimension, these dimensions of their (first) input. `shuffles`
-    holds the nodes where a shuffle of channels ends. `unknown` counts the operators without a rule that froze
-    something.
+    holds the nodes where a shuffle of channels ends. `minima` holds how many channels of a vector have to
+    stay at least. `unknown` counts the operators without a rule that froze something.
     """
 
     module: GraphModule
@@ -36,6 +36,7 @@ class Tracing:
     restricted: dict[Node, tuple[int, ...]] = field(default_factory=dict)
     shuffles: dict[Node, Shuffle] = field(default_factory=dict)
     notes: list[tuple[Vector, str]] = field(default_factory=list)
+    minima: list[tuple[Vector, int]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
 
     def axes(self, node: Any) -> Axes:
@@ -70,6 +71,11 @@ class Tracing:
         if labelled:
             self.restricted[call.node] = labelled
             self.notes.extend((axes.labels[d], note) for d in labelled)
+
+    def keep_two(self, axes: Axes, dims: Sequence[int]) -> None:
+        """A variance over these dimensions has to have two numbers at least, else it is not defined."""
+        if all(axes.labels[d] is not None or axes.shape[d] == 1 for d in dims):
+            self.minima.extend((axes.labels[d], 2) for d in dims)
 
     def yields(self, node: Node, labels: Mapping[int, Vector]) -> Axes:
         """Axes of the node's shape with these labels; a position alone in its dimension stays."""
@@ -109,7 +115,7 @@ def trace(module: GraphModule, rules: Mapping[str, Rule], pointwise: Rule) -> Tr
                 axes = tracing.maybe(output)
                 tracing.freeze(axes, range(len(axes or ())), "reaches an output of the network")
         elif node.op == "placeholder":
-            tracing.values[node] = _untouched(tracing, node)
+            tracing.values[node] = _staying(tracing, node, f"{node.name}: an input of the network")
         else:
             tracing.values[node] = _apply(tracing, node, rules, pointwise)
     return tracing
@@ -120,7 +126,7 @@ def _apply(tracing: Tracing, node: Node, rules: Mapping[str, Rule], pointwise: R
         return tracing.values[node.args[0]][node.args[1]]  # type: ignore[index]
     call = call_of(node)
     if call is None:
-        return _untouched(tracing, node) if not _tensor_inputs(node) else freeze_all(tracing, node)
+        return _staying(tracing, node) if not _tensor_inputs(node) else freeze_all(tracing, node)
     rule = rules.get(call.op)
     if rule is None and torch.Tag.pointwise in node.target.tags:  # type: ignore[union-attr]
         rule = pointwise
@@ -129,7 +135,7 @@ def _apply(tracing: Tracing, node: Node, rules: Mapping[str, Rule], pointwise: R
     return freeze_all(tracing, node)
 
 
-def freeze_all(tracing: Tracing, node: Node) -> Value:
+def freeze_all(tracing: Tracing, node: Node, why: str = "has no rule") -> Value:
     """The safe way out: nothing of the node's inputs may be removed."""
     if not _yields_tensor(node) and not _mutates(node):
         return None
@@ -138,18 +144,32 @@ def freeze_all(tracing: Tracing, node: Node) -> Value:
     labelled = [a for v in inputs for a in (v if isinstance(v, tuple) else (v,)) if a is not None]
     if any(v is not None and tracing.labels.roots(v).any() for axes in labelled for v in axes.labels):
         tracing.unknown[name] = tracing.unknown.get(name, 0) + 1
+    reason = f"{node.name} ({name}) {why}"
     for axes in labelled:
-        tracing.freeze(axes, range(len(axes)), f"{node.name} ({name}) has no rule")
-    return _untouched(tracing, node)
+        tracing.freeze(axes, range(len(axes)), reason)
+    return _staying(tracing, node, reason)
 
 
-def _untouched(tracing: Tracing, node: Node) -> Value:
+def _staying(tracing: Tracing, node: Node, reason: str = "") -> Value:
+    """What the node yields, of which all stays; what is tied to its channels inherits the reason."""
     value = node.meta.get("val")
-    if isinstance(value, Tensor):
-        return plain(tracing.sizes.shape(value))
+    label = tracing.labels.fresh(1)
+    if reason:
+        tracing.labels.freeze(label, reason)
+
+    def axes(tensor: Any) -> Axes | None:
+        if not isinstance(tensor, Tensor):
+            return None
+        shape = tracing.sizes.shape(tensor)
+        channels = (1,) if len(shape) > 3 else range(1, len(shape))
+        labels = (
+            label.repeat(n) if reason and d in channels and n > 1 else None for d, n in enumerate(shape)
+        )
+        return Axes(shape=shape, labels=tuple(labels))
+
     if isinstance(value, list | tuple):
-        return tuple(plain(tracing.sizes.shape(v)) if isinstance(v, Tensor) else None for v in value)
-    return None
+        return tuple(axes(v) for v in value)
+    return axes(value)
 
 
 def _tensor_inputs(node: Node) -> bool:

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.fx import Node
 
 from toolchain.program.axes import Axes, Call, Value
-from toolchain.program.labels import FIXED, Ints, Vector
+from toolchain.program.labels import FIXED, Vector
 from toolchain.program.tracing import Rule, Tracing, freeze_all
 
 
@@ -65,90 +62,13 @@ def expand(t: Tracing, call: Call) -> Value:
     return t.yields(call.node, labels)
 
 
-def select(t: Tracing, call: Call) -> Value:
-    """One position of a dimension: it stays, the others may go."""
-    x = t.axes(call["self"])
-    dim = x.dim(call["dim"])
-    vector = x.labels[dim]
-    if vector is not None:
-        if not isinstance(call["index"], int):
-            return freeze_all(t, call.node)
-        at = call["index"] % x.shape[dim]
-        t.labels.freeze(vector[at : at + 1], f"{call.node.name}: selected by number")
-        t.facts[call.node] = {"vector": vector}
-    return Axes(shape=t.shape(call.node), labels=tuple(v for d, v in enumerate(x.labels) if d != dim))
-
-
-def cut(t: Tracing, call: Call) -> Value:
-    """A range of a dimension."""
-    x = t.axes(call["self"])
-    dim = x.dim(call["dim"] or 0)
-    labels = list(x.labels)
-    if labels[dim] is not None:
-        positions = range_of(call, x.shape[dim])
-        if positions is None:
-            return freeze_all(t, call.node)
-        labels[dim] = labels[dim][positions]  # type: ignore[index]
-    return t.yields(call.node, dict(enumerate(labels)))
-
-
-def range_of(call: Call, size: int) -> slice | None:
-    """The range that a slice or narrow takes along its dimension; None where it is not constant."""
-    if call.op == "narrow":
-        bounds: list[Any] = [call["start"], None, 1]
-        if isinstance(call["start"], int) and isinstance(call["length"], int):
-            start = call["start"] % size if call["start"] < 0 else call["start"]
-            return slice(start, start + call["length"], 1)
-    else:
-        bounds = [call["start"], call["end"], call["step"]]
-    if not all(b is None or isinstance(b, int) for b in bounds):
-        return None
-    return slice(*slice(*bounds).indices(size))
-
-
-def write_slice(t: Tracing, call: Call) -> Value:
-    """Given: x, src. Result: x with src written into a range of it; both exist together there."""
-    x, src = t.axes(call["self"]), t.axes(call["src"])
-    dim = x.dim(call["dim"] or 0)
-    for d in range(len(x)):
-        vector = x.labels[d]
-        if d == dim and vector is not None:
-            positions = range_of(call, x.shape[dim])
-            if positions is None:
-                return freeze_all(t, call.node)
-            vector = vector[positions]
-        t.tie(vector, src.labels[d], call)
-    return x
-
-
-def divide(t: Tracing, call: Call) -> Value:
-    """Consecutive ranges of a dimension: split, chunk, unbind and their kin."""
-    x = t.axes(call["self"])
-    dim = x.dim(call["dim"] or 0)
-    shapes = [t.sizes.shape(v) for v in call.node.meta["val"]]
-    if call.op == "unbind":
-        t.freeze(x, [dim], f"{call.node.name}: selected by number")
-        labels = tuple(v for d, v in enumerate(x.labels) if d != dim)
-        return tuple(Axes(shape=s, labels=labels) for s in shapes)
-    parts: list[Axes] = []
-    start = 0
-    for shape in shapes:
-        own = list(x.labels)
-        if own[dim] is not None:
-            own[dim] = own[dim][start : start + shape[dim]]  # type: ignore[index]
-            if shape[dim] == 1:
-                t.labels.freeze(own[dim], f"{call.node.name}: alone in its part")
-                own[dim] = None
-        start += shape[dim]
-        parts.append(Axes(shape=shape, labels=tuple(own)))
-    return tuple(parts)
-
-
 def join(t: Tracing, call: Call) -> Value:
     """Concatenation: one dimension is strung together, the others exist together."""
     parts = [t.axes(node) for node in call.tensors()]
     parts = [p for p in parts if p.shape != (0,)]
-    dim = parts[0].dim(call["dim"] or 0)
+    dim = _JOINED[call.op] if call.op in _JOINED else parts[0].dim(call["dim"] or 0)
+    if len(parts[0]) <= dim or (call.op in _JOINED and len(parts[0]) < 2):
+        return freeze_all(t, call.node)
     labels: list[Vector] = list(parts[0].labels)
     for other in parts[1:]:
         for d in range(len(other)):
@@ -244,55 +164,6 @@ def repeat_each(t: Tracing, call: Call) -> Value:
     return t.yields(call.node, labels)
 
 
-def index(t: Tracing, call: Call) -> Value:
-    """Indexing by tensors. A constant list of channels picks their labels, anything else fixes them."""
-    x = t.axes(call["self"])
-    indices = [call["index"]] if call.op == "index_select" else list(call["indices"])
-    used = [d for d, i in enumerate(indices) if i is not None]
-    if call.op == "index_select":
-        used, indices = [x.dim(call["dim"])], [None] * x.dim(call["dim"]) + indices
-    positions = _constant_positions(t, indices[used[0]]) if len(used) == 1 else None
-    labels: dict[int, Vector] = dict(enumerate(x.labels))
-    if positions is not None and labels[used[0]] is not None and _is_activation(call["self"]):
-        t.freeze(t.axes(indices[used[0]]), [0], f"{call.node.name}: list of channel numbers")
-        labels[used[0]] = labels[used[0]][positions]  # type: ignore[index]
-        t.facts[call.node] = {"source": x.labels[used[0]], "result": labels[used[0]]}
-        return t.yields(call.node, labels)
-    for d in used:
-        t.freeze(x, [d], f"{call.node.name}: indexed by number")
-        own = t.maybe(indices[d])
-        t.freeze(own, range(len(own or ())), f"{call.node.name}: used as numbers")
-    return t.yields(call.node, _after_indexing(t, call, x, used, indices))
-
-
-def _after_indexing(
-    t: Tracing, call: Call, x: Axes, used: Sequence[int], indices: Sequence[Any]
-) -> dict[int, Vector]:
-    """Where the dimensions not indexed end up."""
-    count = max((len(t.axes(indices[d])) for d in used), default=0)
-    together = list(used) == list(range(used[0], used[-1] + 1)) if used else True
-    place = used[0] if used and together else 0
-    rest = [v for d, v in enumerate(x.labels) if d not in used]
-    return dict(enumerate([*rest[:place], *[None] * count, *rest[place:]]))
-
-
-def _constant_positions(t: Tracing, node: Any) -> Ints | None:
-    """The numbers of a constant one-dimensional index."""
-    if not isinstance(node, Node) or node.op != "get_attr":
-        return None
-    value: Any = t.module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    if not isinstance(value, Tensor) or value.dim() != 1 or value.dtype not in (torch.int64, torch.int32):
-        return None
-    return value.numpy().astype(np.int64)
-
-
-def _is_activation(node: Node) -> bool:
-    """Not a parameter or buffer itself: rows of tables are addressed by meaning, channels by position."""
-    return node.op != "get_attr"
-
-
 def _strung(parts: Sequence[tuple[Vector, int]]) -> Vector:
     if all(vector is None for vector, _ in parts):
         return None
@@ -308,6 +179,7 @@ def _two(call: Call) -> tuple[str, str]:
     return names[0], names[1]
 
 
+_JOINED: Final = {"vstack": 0, "hstack": 1, "dstack": 2}
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(
         [
@@ -324,30 +196,13 @@ RULES: Final[dict[str, Rule]] = {
         ],
         permute,
     ),
-    **dict.fromkeys(["slice", "narrow"], cut),
-    **dict.fromkeys(
-        [
-            "split",
-            "chunk",
-            "split_with_sizes",
-            "unsafe_split",
-            "unsafe_chunk",
-            "unsafe_split_with_sizes",
-            "tensor_split",
-            "unbind",
-        ],
-        divide,
-    ),
-    **dict.fromkeys(["cat", "concat", "concatenate"], join),
+    **dict.fromkeys(["cat", "concat", "concatenate", *_JOINED], join),
     **dict.fromkeys(["pad", "constant_pad_nd"], pad),
     **dict.fromkeys(["repeat", "tile"], repeat),
-    **dict.fromkeys(["index", "index_select"], index),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
     "expand": expand,
     "expand_as": expand,
-    "select": select,
-    "slice_scatter": write_slice,
     "stack": stack,
     "roll": roll,
     "flip": flip,

@@ -43,6 +43,7 @@ def batch_norm(t: Tracing, call: Call) -> Value:
     if t.maybe(call["running_mean"]) is None:
         others = [d for d in range(len(x)) if d != 1]
         t.restrict(call, others, x, f"{call.node.name}: statistics of the kept elements")
+        t.keep_two(x, others)
     elif len(x) > 2 and any(x.labels[d] is not None for d in range(2, len(x))):
         t.freeze(x, range(2, len(x)), f"{call.node.name}: normalised over this dimension in training")
     several = isinstance(call.node.meta["val"], list | tuple)
@@ -82,6 +83,47 @@ def spatial(t: Tracing, call: Call) -> Value:
         shapes = [t.sizes.shape(v) for v in value]
         return tuple(Axes(shape=s, labels=(*x.labels[:rest], *[None] * count)) for s in shapes)
     return t.yields(call.node, dict(enumerate(x.labels[:rest])))
+
+
+def unpool(t: Tracing, call: Call) -> Value:
+    """Given: x and the places of its elements in the larger image, of one shape."""
+    name = next(n for n in ("self", "input") if n in call.positions)
+    x, places = t.axes(call[name]), t.axes(call["indices"])
+    rest = len(x) - int(call.op[len("max_unpool")])
+    for axes in (x, places):
+        t.freeze(axes, range(rest, len(x)), f"{call.node.name} ({call.op}) mixes this dimension")
+    return t.yields(call.node, {d: t.tie(x.labels[d], places.labels[d], call) for d in range(rest)})
+
+
+def sample(t: Tracing, call: Call) -> Value:
+    """Given: x [n, c, ...], grid [n, ..., 2 or 3] of places to read at. Result: [n, c, ...]."""
+    x, grid = t.axes(call["input"]), t.axes(call["grid"])
+    for axes, first in ((x, 2), (grid, 1)):
+        t.freeze(axes, range(first, len(axes)), f"{call.node.name} ({call.op}): places to read at")
+    return t.yields(call.node, {0: t.tie(x.labels[0], grid.labels[0], call), 1: x.labels[1]})
+
+
+def affine_grid(t: Tracing, call: Call) -> Value:
+    """Given: theta [n, 2, 3] or [n, 3, 4], and a size of which only the image counts. Result: a grid."""
+    theta = t.axes(call["theta"])
+    t.freeze(theta, range(1, len(theta)), f"{call.node.name}: numbers of an affine map")
+    return t.yields(call.node, {0: theta.labels[0]})
+
+
+def triangle(t: Tracing, call: Call) -> Value:
+    """The last two dimensions are told apart by their positions."""
+    x = t.axes(call["self"])
+    t.freeze(x, range(len(x) - 2, len(x)), f"{call.node.name} ({call.op}): told apart by position")
+    return x
+
+
+def parts(t: Tracing, call: Call) -> Value:
+    """Complex numbers as pairs of real ones in a last dimension, and back."""
+    x = t.axes(call["self"])
+    if call.op == "view_as_real":
+        return t.yields(call.node, dict(enumerate(x.labels)))
+    t.freeze(x, [len(x) - 1], f"{call.node.name} ({call.op}): real and imaginary parts")
+    return t.yields(call.node, dict(enumerate(x.labels[:-1])))
 
 
 def glu(t: Tracing, call: Call) -> Value:
@@ -159,6 +201,12 @@ _SAME: Final = [
     "clamp_min",
     "clamp_max",
     "result_type",
+    "real",
+    "imag",
+    "conj",
+    "resolve_conj",
+    "complex",
+    "polar",
 ]
 _FIRST: Final = [
     "dropout",
@@ -213,4 +261,9 @@ RULES: Final[dict[str, Rule]] = {
     "prelu": prelu,
     "_prelu_kernel": broadcast,
     "glu": glu,
+    **dict.fromkeys(["max_unpool2d", "max_unpool3d"], unpool),
+    **dict.fromkeys(["grid_sampler", "grid_sampler_2d", "grid_sampler_3d"], sample),
+    "affine_grid_generator": affine_grid,
+    **dict.fromkeys(["triu", "tril"], triangle),
+    **dict.fromkeys(["view_as_real", "view_as_complex"], parts),
 }

@@ -8,6 +8,7 @@ masked original restricts its statistics in the same way. What cannot be restric
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import getitem
 from typing import Any, Final
 
 from toolchain.program.axes import Axes, Call, Value
@@ -20,7 +21,17 @@ def reduction(t: Tracing, call: Call) -> Value:
     x = t.axes(call["self"])
     dims = dims_of(call, len(x))
     t.restrict(call, dims, x, f"{call.node.name} ({call.op}): computed over the kept channels")
+    if call.op.startswith(("var", "std")):
+        t.keep_two(x, dims)
     return _reduced(t, call, x, dims)
+
+
+def extreme(t: Tracing, call: Call) -> Value:
+    """The largest or smallest value, with its position: where that is read, the dimension stays."""
+    value = call.node.meta["val"]
+    several = isinstance(value, list | tuple) and call.op in ("max", "min")
+    read = several and any(user.target is not getitem or user.args[1] == 1 for user in call.node.users)
+    return strict_reduction(t, call) if read else reduction(t, call)
 
 
 def strict_reduction(t: Tracing, call: Call) -> Value:
@@ -32,7 +43,7 @@ def strict_reduction(t: Tracing, call: Call) -> Value:
 
 
 def along(t: Tracing, call: Call) -> Value:
-    """Operators along one dimension that keeps its positions: cumulative sums, sorting."""
+    """Operators along one dimension that stays: cumulative sums, sorting, Fourier transforms."""
     x = t.axes(next(call.tensors()))
     dims = dims_of(call, len(x))
     t.freeze(x, dims, f"{call.node.name} ({call.op}): over this dimension")
@@ -107,6 +118,7 @@ def _reduced(t: Tracing, call: Call, x: Axes, dims: Sequence[int]) -> Value:
     return t.yields(call.node, dict(enumerate(labels)))
 
 
+_FOURIER: Final = [f"fft_{i}{k}fft{n}" for i in ("", "i") for k in ("", "r", "h") for n in ("", "2", "n")]
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(
         [
@@ -121,15 +133,20 @@ RULES: Final[dict[str, Rule]] = {
             "norm",
             "linalg_vector_norm",
             "nansum",
+            "prod",
+            "logsumexp",
+            "any",
+            "all",
+            "count_nonzero",
         ],
         reduction,
     ),
-    **dict.fromkeys(
-        ["max", "min", "argmax", "argmin", "prod", "logsumexp", "any", "all", "median", "count_nonzero"],
-        strict_reduction,
-    ),
-    **dict.fromkeys(["cumsum", "cumprod", "sort"], along),
+    **dict.fromkeys(["max", "min", "aminmax"], extreme),
+    **dict.fromkeys(["argmax", "argmin", "median", "nanmedian", "mode", "kthvalue"], strict_reduction),
     **dict.fromkeys(["softmax", "log_softmax", "_softmax", "_log_softmax"], softmax),
+    **dict.fromkeys(
+        ["cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "sort", "argsort", "topk", *_FOURIER], along
+    ),
     **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], layer_norm),
     **dict.fromkeys(["group_norm", "native_group_norm"], group_norm),
 }

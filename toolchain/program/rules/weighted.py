@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from toolchain.program.axes import Axes, Call, Value, plain
+from toolchain.program.axes import Axes, Call, Value
 from toolchain.program.labels import Vector
 from toolchain.program.tracing import Rule, Tracing, freeze_all
 
@@ -18,6 +18,8 @@ def convolution(t: Tracing, call: Call) -> Value:
     """
     if call["transposed"]:
         return transposed(t, call)
+    if not isinstance(call["groups"], int):
+        return freeze_all(t, call.node, "has as many groups as samples")
     x, weight, bias = _operands(t, call)
     channel = len(x) - len(weight) + 1
     groups = call["groups"]
@@ -112,19 +114,16 @@ def contract(t: Tracing, call: Call, operands: Sequence[Axes], letters: Sequence
 
 def matmul(t: Tracing, call: Call) -> Value:
     """Given: a [..., n, k], b [..., k, m]. Result: [..., n, m]; the leading dimensions broadcast."""
-    names = [
-        n for n in call.positions if n in ("self", "other", "mat2", "tensor2", "batch1", "batch2", "mat1")
-    ]
-    first, second = (
-        t.axes(call[n]) for n in (names if "batch1" not in names and "mat1" not in names else names[-2:])
-    )
+    operands = ("self", "other", "mat", "mat1", "mat2", "vec", "tensor", "batch1", "batch2")
+    names = [n for n in call.positions if n in operands]
+    first, second = (t.axes(call[n]) for n in (names if len(names) == 2 else names[-2:]))
     batch = "abcdefg"
     one = (batch[-(len(first) - 2) :] if len(first) > 2 else "") + ("nk" if len(first) > 1 else "k")
     two = (batch[-(len(second) - 2) :] if len(second) > 2 else "") + ("km" if len(second) > 1 else "k")
     lead = max(one[:-2], two[:-2], key=len)
     tail = ("n" if len(first) > 1 else "") + ("m" if len(second) > 1 else "")
     value = contract(t, call, [first, second], [one, two], lead + tail)
-    added = t.maybe(call["self"]) if call.op in ("addmm", "baddbmm") else None
+    added = t.maybe(call["self"]) if call.op in ("addmm", "baddbmm", "addmv") else None
     if added is not None and isinstance(value, Axes):
         for d in range(1, len(added) + 1):
             if added.shape[-d] == value.shape[-d] and value.shape[-d] != 1:
@@ -132,21 +131,51 @@ def matmul(t: Tracing, call: Call) -> Value:
     return value
 
 
-def vector_product(t: Tracing, call: Call) -> Value:
-    """Products with vectors (power iterations of spectral norms): all they see stays."""
-    for node in call.tensors():
-        axes = t.axes(node)
-        t.freeze(
-            axes, range(len(axes)), f"{call.node.name} ({call.op}): part of a number for the whole layer"
-        )
-    return plain(t.shape(call.node))
+def tensordot(t: Tracing, call: Call) -> Value:
+    """Given: a, b, and the dimensions of each that are multiplied. Result: the others of a, then of b."""
+    a, b = t.axes(call["self"]), t.axes(call["other"])
+    names = [list("abcdefgh"[: len(a)]), list("ABCDEFGH"[: len(b)])]
+    for first, second in zip(call["dims_self"], call["dims_other"], strict=True):
+        names[1][b.dim(second)] = names[0][a.dim(first)]
+    both = set(names[0]) & set(names[1])
+    result = "".join(letter for name in names for letter in name if letter not in both)
+    return contract(t, call, [a, b], ["".join(name) for name in names], result)
+
+
+def bilinear(t: Tracing, call: Call) -> Value:
+    """Given: x [..., i], y [..., j], weight [o, i, j]. Result: [..., o]."""
+    x, y, weight = (t.axes(call[name]) for name in ("input1", "input2", "weight"))
+    lead = "abcdefg"[: len(x) - 1]
+    value = contract(t, call, [x, y, weight], [f"{lead}i", f"{lead}j", "oij"], f"{lead}o")
+    bias = t.maybe(call["bias"])
+    if bias is not None:
+        t.tie(weight.labels[0], bias.labels[0], call)
+    return value
+
+
+def deformable(t: Tracing, call: Call) -> Value:
+    """A convolution that reads at places of its own; each run of channels with an offset map of its own."""
+    x, offset, mask = t.axes(call["input"]), t.axes(call["offset"]), t.maybe(call["mask"])
+    for axes in (offset, mask):
+        t.freeze(axes, range(len(axes or ())), f"{call.node.name}: places to read at")
+    runs, weight = call["offset_groups"], t.axes(call["weight"])
+    if call["groups"] > 1 or runs > 1:
+        t.freeze(x, [1], f"{call.node.name}: groups of a deformable convolution")
+        t.freeze(weight, [0, 1], f"{call.node.name}: groups of a deformable convolution")
+    else:
+        t.tie(x.labels[1], weight.labels[1], call)
+    return _filtered(t, call, x, weight, t.maybe(call["bias"]), 1, weight.labels[0])
 
 
 def weight_norm(t: Tracing, call: Call) -> Value:
-    """Given: direction v, length g [1, .., n, .., 1]. Result: g * v / norm(v) over all other dims."""
+    """Given: direction v, length g [1, .., n, .., 1]. Result: g * v / norm(v) over all other dims.
+
+    Dimension -1 stands for none: one norm for the whole weight.
+    """
     v, g = t.axes(call["v"]), t.axes(call["g"])
-    dim = v.dim(call["dim"])
-    t.tie(v.labels[dim], g.labels[dim], call)
+    dim = v.dim(call["dim"]) if call["dim"] != -1 else -1
+    if dim >= 0:
+        t.tie(v.labels[dim], g.labels[dim], call)
     others = [d for d in range(len(v)) if d != dim]
     t.restrict(call, others, v, f"{call.node.name} ({call.op}): norm of the kept inputs' weights")
     t.restricted[call.node] = tuple(range(len(v)))
@@ -208,23 +237,16 @@ def attention(t: Tracing, call: Call) -> Value:
     return t.yields(call.node, {**dict(enumerate(lead)), len(q) - 1: v.labels[-1]})
 
 
-def embedding(t: Tracing, call: Call) -> Value:
-    """Given: weight [entries, d], indices [...]. Result: [..., d]; the entries stay."""
-    table, indices = t.axes(call["weight"]), t.axes(call["indices"])
-    t.freeze(table, [0], f"{call.node.name}: entries of a table")
-    t.freeze(indices, range(len(indices)), f"{call.node.name}: used as numbers")
-    return t.yields(call.node, {len(indices): table.labels[1]})
-
-
 _CONVOLUTIONS: Final = ["conv1d", "conv2d", "conv3d", "convolution", "_convolution"]
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(_CONVOLUTIONS, convolution),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], transposed),
-    **dict.fromkeys(["matmul", "mm", "bmm", "addmm", "baddbmm"], matmul),
-    **dict.fromkeys(["mv", "dot", "vdot", "addmv"], vector_product),
+    **dict.fromkeys(["matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "vdot", "addmv"], matmul),
     **dict.fromkeys(["_weight_norm", "_weight_norm_interface"], weight_norm),
     "linear": linear,
     "einsum": einsum,
+    "tensordot": tensordot,
+    "bilinear": bilinear,
+    "deform_conv2d": deformable,
     "scaled_dot_product_attention": attention,
-    "embedding": embedding,
 }

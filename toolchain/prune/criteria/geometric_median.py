@@ -45,7 +45,7 @@ def _filters(weight: Tensor, member: Member) -> Tensor | None:
     counts = {len(at) for at in member.index}
     if len(counts) > 1 or 0 in counts:
         return None
-    rows = torch.tensor(member.index, dtype=torch.long)
+    rows = torch.tensor(list(member.index), dtype=torch.long)
     return weight[rows.flatten()].double().reshape(len(rows), -1)
 
 
