@@ -31,7 +31,7 @@ ORDER = ("failed", "differs", "equal")
 
 def measure(name: str) -> dict[str, Any]:
     """The checks, the prunable share with what is missing from it, and the size of the network."""
-    start = time.perf_counter()
+    start = time.process_time()
     module, shape = zoo.build(name, side_px=zoo.small_side_px(name))
     module = module.double()
     try:
@@ -48,7 +48,7 @@ def measure(name: str) -> dict[str, Any]:
         "side_px": shape[-1],
         "dynamic_batch": program.inputs[0].shape[0] is None,
         "checks": results,
-        "seconds": time.perf_counter() - start,
+        "cpu_s": time.process_time() - start,
     }
 
 

@@ -71,7 +71,7 @@ def main() -> int:
 
 def said(name: str, found: dict[str, Any]) -> str:
     """One line while the run goes on."""
-    return f"{name}: {found['status']} in {found.get('seconds', 0):.0f} s {found.get('reason', '')}"
+    return f"{name}: {found['status']} in {found.get('cpu_s', 0):.0f} s of CPU time {found.get('reason', '')}"
 
 
 def opened(path: Path, family: str) -> dict[str, Any]:
