@@ -3,18 +3,15 @@
 Every case is pruned unevenly at random, twice, at other batch sizes, and compared with the masked original.
 """
 
-import random
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from tests.networks import randomised
-from toolchain.program.capture import capture, example_inputs
+from tests.oracle import pruned
+from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
-from toolchain.program.cost import cost, planned_cost
-from toolchain.program.rewrite import apply, mask
 
 TOKENS, WIDTH, HEADS, INNER = 7, 10, 3, 4
 PACKED = 3 * HEADS * INNER
@@ -256,21 +253,6 @@ def sizes(program):
     return {name: sorted(each) for name, each in found.items()}
 
 
-def pruned_equals_masked(program, seed, batch):
-    channels, chance = analyse(program), random.Random(seed)
-    keep = {
-        g.name: tuple(sorted(chance.sample(range(g.size), chance.randint(1, g.size))))
-        for g in channels.groups
-    }
-    small, masked_ = apply(program, channels, keep), mask(program, channels, keep)
-    x = example_inputs(program, batch, seed=seed)
-    with torch.no_grad():
-        found, wanted = small.module(*x), masked_.module(*x)
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-9
-    assert cost(small) == planned_cost(program, channels, {g: len(u) for g, u in keep.items()})
-    return small
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_what_goes_alone_goes_alone(name):
     attend, expected, out, modules = CASES[name]
@@ -281,15 +263,15 @@ def test_what_goes_alone_goes_alone(name):
         torch.testing.assert_close(program.module(x), network(x))
     assert sizes(program) == {"embed": [WIDTH], **expected}
     for seed in range(3):
-        small = pruned_equals_masked(program, seed, batch=3)
-        pruned_equals_masked(small, seed, batch=1)
+        small = pruned(program, seed=seed, batch=3)
+        pruned(small, seed=seed, batch=1)
 
 
 def test_a_pruned_attention_is_captured_again():
     attend, _, out, modules = CASES["packed"]
     x = torch.randn(2, TOKENS, 6, dtype=torch.float64)
     program = capture(randomised(Net(attend, modules, out)), (x,), name="packed")
-    small = pruned_equals_masked(program, 4, batch=2)
+    small = pruned(program, seed=4, batch=2)
     again = capture(small.module, (x,), name="again")
     assert sizes(again) == sizes(small)
-    pruned_equals_masked(again, 5, batch=4)
+    pruned(again, seed=5, batch=4)

@@ -1,16 +1,14 @@
 """LSTM, GRU and RNN: hidden, input and projected widths are cut, whatever the layers and directions."""
 
-import random
-
 import pytest
 import torch
 from torch import nn
 
 from tests.networks import randomised
+from tests.oracle import pruned
 from toolchain.program.capture import capture, example_inputs
 from toolchain.program.channels import analyse
-from toolchain.program.cost import cost, planned_cost
-from toolchain.program.rewrite import apply, mask
+from toolchain.program.cost import cost
 
 STEPS, WIDTH, HIDDEN = 5, 8, 6
 
@@ -80,28 +78,13 @@ CASES = {
 }
 
 
-def pruned_equals_masked(program, seed, batch):
-    channels, chance = analyse(program), random.Random(seed)
-    keep = {
-        g.name: tuple(sorted(chance.sample(range(g.size), chance.randint(1, g.size))))
-        for g in channels.groups
-    }
-    small, masked = apply(program, channels, keep), mask(program, channels, keep)
-    x = example_inputs(program, batch, seed=seed)
-    with torch.no_grad():
-        found, wanted = small.module(*x), masked.module(*x)
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-9
-    assert cost(small) == planned_cost(program, channels, {g: len(u) for g, u in keep.items()})
-    return small
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_widths_are_cut(name):
     make, expected = CASES[name]
     program = capture(randomised(make()), (torch.randn(2, STEPS, 4, dtype=torch.float64),), name=name)
     assert {g.name: g.size for g in analyse(program).groups} == expected
     for seed in range(3):
-        pruned_equals_masked(pruned_equals_masked(program, seed, batch=3), seed, batch=1)
+        pruned(pruned(program, seed=seed, batch=3), seed=seed, batch=1)
 
 
 def test_states_handed_in_keep_the_hidden_width():
@@ -121,10 +104,10 @@ def test_multiply_accumulates_of_every_step_are_counted():
 
 def test_a_cut_recurrent_layer_trains_and_is_captured_again():
     program = capture(randomised(Net(first(nn.LSTM))), (torch.randn(2, STEPS, 4).double(),), name="lstm")
-    small = pruned_equals_masked(program, 1, batch=2)
+    small = pruned(program, seed=1, batch=2)
     again = capture(small.module, (torch.randn(2, STEPS, 4).double(),), name="again")
     assert analyse(again).groups
-    pruned_equals_masked(again, 2, batch=4)
+    pruned(again, seed=2, batch=4)
     small.module(*example_inputs(small, 2)).sum().backward()
     weight = small.module.get_parameter("rnn.weight_hh_l0")
     assert weight.grad is not None

@@ -7,7 +7,7 @@ Result: the same call with the sizes, counts and positions that the cut leaves
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -33,7 +33,7 @@ class Cutting:
     analysis: Analysis
     stays: Ints
     module: GraphModule
-    origin: Mapping[Node, Node]
+    origin: dict[Node, Node]
 
     def kept(self, vector: Ints) -> Ints:
         """Which positions stay (bool)."""
@@ -284,6 +284,17 @@ def scale(cut: Cutting, call: Call) -> None:
         call.node.update_kwarg("scale", 1 / math.sqrt(q.shape[-1]))
 
 
+def paired(cut: Cutting, call: Call) -> None:
+    """Given: view_as_complex(x). Result: of a copy, since a cut may leave strides that it refuses."""
+    x = call["self"]
+    with cut.module.graph.inserting_before(call.node):
+        copy = cut.module.graph.call_function(
+            _aten.clone.default, (x,), {"memory_format": torch.contiguous_format}
+        )
+    copy.meta["val"], cut.origin[copy] = x.meta["val"], cut.origin[x]
+    call.node.replace_input_with(x, copy)
+
+
 def squeezed(cut: Cutting, call: Call) -> None:
     """Given: squeeze(x). Result: squeeze(x, dims), so that a width of 1 stays a dimension."""
     x = cut.axes(call["self"])
@@ -337,4 +348,5 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     "roll": shifts,
     "scaled_dot_product_attention": scale,
     "squeeze": squeezed,
+    "view_as_complex": paired,
 }

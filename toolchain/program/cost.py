@@ -74,7 +74,7 @@ class CostModel:
         """Prepare the polynomials; `channels` must be the program's own."""
         analysis = analysis or examine(program)
         monomials: dict[tuple[int, ...], Ints] = {}
-        tables: dict[int, Terms] = {}
+        tables: dict[int, tuple[Ints, Terms]] = {}
 
         def add(resource: int, factors: Factors, times: int = 1) -> None:
             parts = [_terms(analysis, tables, vector, size) for vector, size in factors]
@@ -114,13 +114,14 @@ class CostModel:
         )
 
 
-def _terms(analysis: Analysis, tables: dict[int, Terms], vector: Vector, size: int) -> Terms:
-    """The width of a dimension; tables of the same vector object are made once."""
+def _terms(analysis: Analysis, tables: dict[int, tuple[Ints, Terms]], vector: Vector, size: int) -> Terms:
+    """The width of a dimension; made once for each vector, which is kept so that its id stays its own."""
     if vector is None:
         return ((size, ()),)
     if id(vector) not in tables:
-        tables[id(vector)] = term_table(analysis.tracing.labels, vector, size, analysis.group_of)
-    return tables[id(vector)]
+        terms = term_table(analysis.tracing.labels, vector, size, analysis.group_of)
+        tables[id(vector)] = (vector, terms)
+    return tables[id(vector)][1]
 
 
 def _factors(axes: Axes, skip: int = 0) -> list[tuple[Vector, int]]:
