@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolchain.report import words
 from toolchain.report.summary import table
 
 Found = Mapping[str, Any]
+SHOWN, LINE = 3, 80
+"""Members of a group that the listing names at most, and the characters they may take."""
 
 
 def inspection_text(found: Found) -> str:
@@ -30,12 +32,16 @@ def _inspection(found: Found) -> Iterator[str]:
     groups = found["groups"]
     yield ""
     yield f"{len(groups)} groups of channels that can be removed one by one"
-    rows = [("group", "channels", "cuts", "note")]
+    rows = [("group", "channels", "cuts")]
     for group in groups:
-        members = [f"{m['parameter']}[{m['dim']}]" for m in group["members"]]
-        more = f" and {len(members) - 3} more" if len(members) > 3 else ""
-        rows.append((group["name"], str(group["size"]), ", ".join(members[:3]) + more, group["note"]))
+        star = " *" if group["note"] else ""
+        rows.append((group["name"] + star, str(group["size"]), _members(group["members"])))
     yield from table(rows) if groups else ()
+    noted = [(group["name"], group["note"]) for group in groups if group["note"]]
+    if noted:
+        yield ""
+        yield "* operators compute over these groups: after a cut, over the channels that stay"
+        yield from table([("group", "what changes"), *noted])
     if found["blocks"]:
         yield ""
         yield f"residual blocks that can be left out whole: {', '.join(found['blocks'])}"
@@ -50,6 +56,14 @@ def _inspection(found: Found) -> Iterator[str]:
     if found["picture"]:
         yield ""
         yield f"picture: {found['picture']}"
+
+
+def _members(members: Sequence[Mapping[str, Any]]) -> str:
+    """The first members that fit on a line, one at least, and how many more there are."""
+    names = [f"{m['parameter']}[{m['dim']}]" for m in members]
+    shown = next((n for n in range(SHOWN, 1, -1) if len(", ".join(names[:n])) <= LINE), 1)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 SLOWEST = 12

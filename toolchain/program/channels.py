@@ -270,15 +270,28 @@ def _names(tracing: Tracing, members: list[tuple[Member, ...]]) -> list[str]:
 
 
 def _notes(tracing: Tracing, group_of: Ints) -> dict[int, str]:
-    notes: dict[int, list[str]] = {}
+    """`what in node, node, ... and 7 more` for the groups over which operators compute, by group."""
+    notes: dict[int, dict[str, dict[str, None]]] = {}
     for vector, note in tracing.notes:
         if vector is None:
             continue
+        node, _, what = note.partition(": ")
+        name, _, op = node.partition(" (")
+        node = name if name.startswith(op.removesuffix(")")) else node
         for column in tracing.labels.atoms(vector):
             for group in np.unique(group_of[column]).tolist():
-                if group >= 0 and note not in notes.setdefault(group, []):
-                    notes[group].append(note)
-    return {group: "; ".join(texts) for group, texts in notes.items()}
+                if group >= 0:
+                    notes.setdefault(group, {}).setdefault(what, {})[node] = None
+    return {
+        group: "; ".join(f"{what} in {_some(list(nodes))}" for what, nodes in texts.items())
+        for group, texts in notes.items()
+    }
+
+
+def _some(names: list[str], shown: int = 3) -> str:
+    """The first of many names."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _minima(tracing: Tracing, group_of: Ints) -> dict[int, int]:
