@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toolchain import __version__
 from toolchain.errors import CompressError, InputError
-from toolchain.flags import COMMANDS, EXIT_CODES, parser_for, request_of
+from toolchain.flags import parser_for, request_of
+from toolchain.help_texts import COMMANDS, EXIT_CODES
 from toolchain.screen import only_ours, progress_on
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from toolchain import __version__, registry
 from toolchain.errors import InputError
@@ -25,69 +25,8 @@ from toolchain.flag_values import (
     share,
     side_lengths,
 )
+from toolchain.help_texts import COMMANDS, EXAMPLES, EXIT_CODES
 from toolchain.values import Budget, Preprocessing, Request, Training
-
-COMMANDS: Final = {
-    "compress": "make the network smaller until it holds the budget, and prove it",
-    "bench": "measure the network as it is, in every runtime and precision of the target",
-    "predict": "estimate the latency on a device that is not at hand, from published measurements",
-    "inspect": "show what the network is and which channels can be removed together",
-    "targets": "list the devices and what they run",
-    "doctor": "show what is installed here and what is missing",
-    "plan": "decide without changing anything, or carry out a saved plan",
-}
-EXIT_CODES: Final = """\
-exit codes:
-  0    done: every limit is held and every check passed
-  1    finished, but a limit is not held or a check failed: see the report
-  2    a file, flag or value handed in is unusable
-  3    the input is sound, but it cannot be treated
-  4    no plan reaches the budget; the best one is kept
-  5    a converter or quantizer failed
-  6    the target could not be reached or did not finish
-  70   a fault in edgefit itself
-  130  interrupted with Ctrl-C; finished work is kept
-"""
-_EXAMPLES: Final = {
-    "compress": """\
-examples:
-  compress model.pt2 --data images/ --budget-ms 5
-      hold 5 ms on this machine: fine-tuned on images/train, judged on images/val
-  compress model.pt2 --data digits.npz --budget-ms 2 --max-drop 1 --epochs 3
-      give up at most one point of accuracy, fine-tune for three epochs
-  compress model.pt2 --budget-macs 20M --formats onnx
-      no data: prune by weights alone; accuracy is then not measured
-  compress weights.pth --arch mynet.models:build --input-shape 1,3,224,224 --budget-mb 2
-      a state dict, with the function that builds its network
-""",
-    "bench": """\
-examples:
-  edgefit bench model.pt2
-  edgefit bench model.pt2 --data images/        also int8, which needs calibration data
-  edgefit bench model.pt2 --json > before.json
-""",
-    "inspect": """\
-examples:
-  edgefit inspect model.pt2
-  edgefit inspect model.pt2 --json | less
-  edgefit inspect model.pt2 --picture model.html
-""",
-    "predict": """\
-examples:
-  edgefit predict model.pt2 --target iphone:iphone-12
-  edgefit predict model.pt2 --target traffic-camera:cortex-a72 --runtime litert --precision int8
-  edgefit predict model.pt2 --target jetson --json
-""",
-    "targets": "examples:\n  edgefit targets\n  edgefit targets --json\n",
-    "doctor": "examples:\n  edgefit doctor\n",
-    "plan": """\
-examples:
-  edgefit plan model.pt2 --data images/ --budget-ms 5 --out plan
-      writes plan/plan.json and a report of what it rests on; nothing is pruned
-  edgefit plan model.pt2 --data images/ --apply plan/plan.json --out smaller
-      carries the saved plan out: prune, fine-tune, export, verify, measure
-""",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -115,7 +54,7 @@ def parser_for(command: str, prog: str) -> Parser:
     parser = Parser(
         prog=prog,
         description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
-        epilog=f"{_EXAMPLES[command]}\n{EXIT_CODES}",
+        epilog=f"{EXAMPLES[command]}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

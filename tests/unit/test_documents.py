@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from toolchain import cli, errors
-from toolchain.flags import COMMANDS, EXIT_CODES, parser_for, request_of
+from toolchain.flags import parser_for, request_of
+from toolchain.help_texts import COMMANDS, EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from toolchain.errors import InputError
-from toolchain.flags import COMMANDS, parser_for, request_of
+from toolchain.flags import parser_for, request_of
+from toolchain.help_texts import COMMANDS
 from toolchain.values import Budget, Preprocessing, Request, Training
 
 

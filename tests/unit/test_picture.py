@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.networks import TOPOLOGIES
+from tests.unit.test_program_traps import odd
 from toolchain import cli
 from toolchain.picture.boxes import Box, Diagram, diagram
 from toolchain.picture.layout import BETWEEN, layout
@@ -68,7 +69,7 @@ class Residual(nn.Module):
 
     def forward(self, x):
         x = self.stem(x)
-        return torch.cummax(x + self.b(torch.relu(self.a(torch.relu(x)))), 2)[0]
+        return odd(x + self.b(torch.relu(self.a(torch.relu(x)))))
 
 
 def test_an_addition_has_two_arrows_and_what_has_no_rule_is_marked():
@@ -77,13 +78,13 @@ def test_an_addition_has_two_arrows_and_what_has_no_rule_is_marked():
     into_sum = {titles[a] for a, b in picture.arrows if titles[b] == "add"}
     assert into_sum == {"stem", "b"}
     assert picture.boxes[titles.index("a")].detail.startswith("relu ")
-    odd = picture.boxes[titles.index("cummax")]
-    assert odd.unknown == ("aten.cummax.default",)
+    odd = picture.boxes[titles.index("odd")]
+    assert odd.unknown == ("edgefit_tests.odd.default",)
     stem = picture.boxes[titles.index("stem")]
     assert stem.width == ((-1, 6),)
-    assert stem.reasons == ("cummax (aten.cummax.default) has no rule",)
+    assert stem.reasons == ("odd (edgefit_tests.odd.default) has no rule",)
     svg = render_svg(picture, analysis.channels, "net")
-    assert "6 positions stay: cummax (aten.cummax.default) has no rule" in svg
+    assert "6 positions stay: odd (edgefit_tests.odd.default) has no rule" in svg
     assert svg.count('class="box unknown"') == 1
 
 
@@ -167,12 +168,12 @@ def test_the_command_writes_the_picture_and_names_what_has_no_rule(tmp_path, cap
     assert cli.main(["inspect", str(tmp_path / "net.pt2"), "--picture", str(tmp_path / "net.svg")]) == 0
     text = capsys.readouterr().out
     assert "operators without a rule" in text
-    assert "aten.cummax.default  1" in text
+    assert "edgefit_tests.odd.default  1" in text
     assert f"picture: {tmp_path / 'net.svg'}" in text
     ElementTree.parse(tmp_path / "net.svg")
     assert cli.main(["inspect", str(tmp_path / "net.pt2"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["unknown"], found["picture"]) == ({"aten.cummax.default": 1}, None)
+    assert (found["unknown"], found["picture"]) == ({"edgefit_tests.odd.default": 1}, None)
 
 
 @pytest.mark.parametrize(
