@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 
 from toolchain.program.labels import Vector
@@ -83,6 +83,14 @@ def _signature(target: torch._ops.OpOverload) -> tuple[str, tuple[str, ...], dic
     # None keeps the place of a required argument, so that arguments come in the order of the signature.
     defaults = {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments}
     return base[:-1] if inplace else base, tuple(defaults), defaults
+
+
+def attribute(module: nn.Module, name: str) -> Any:
+    """What a `get_attr` node reads: the attribute at a dotted path."""
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 class Sizes:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from torch.fx import Node
+from torch import Tensor
+from torch.fx import GraphModule, Node
 
-from toolchain.program.axes import call_of
+from toolchain.program.axes import attribute, call_of
 from toolchain.program.labels import FIXED, Ints
 from toolchain.program.rules import (
     addressing,
@@ -44,6 +47,9 @@ _RULES = {
     **recurrent.RULES,
     **making.RULES,
 }
+
+
+_EXAMINED: WeakKeyDictionary[Program, tuple[list[Any], Analysis]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +82,40 @@ def analyse(program: Program) -> Channels:
 
 
 def examine(program: Program) -> Analysis:
-    """The channel analysis with everything that rewriting and counting need."""
-    tracing = trace(program.module, _RULES, pointwise.broadcast)
-    tracing.labels.settle()
-    return _pooled(tracing)
+    """The channel analysis with everything that rewriting and counting need; made once for one program."""
+    state = _state(program.module)
+    known = _EXAMINED.get(program)
+    if known is None or len(known[0]) != len(state) or not all(map(_same, known[0], state)):
+        tracing = trace(program.module, _RULES, pointwise.broadcast)
+        tracing.labels.settle()
+        known = _EXAMINED[program] = state, _pooled(tracing)
+    return known[1]
+
+
+def _state(module: GraphModule) -> list[Any]:
+    """All that the analysis depends on: operators, their arguments, shapes, and the values of whole numbers.
+
+    The objects themselves, so that none can be confused with a later one; training changes none of them.
+    """
+    state: list[Any] = []
+    for node in module.graph.nodes:
+        state += (node, node.target, node.args, node.kwargs, node.meta.get("val"))
+        if node.op == "get_attr":
+            value = attribute(module, str(node.target))
+            state.append(value)
+            if isinstance(value, Tensor):
+                state += value.shape
+                state.append(value._version if _counts(value) else 0)
+    return state
+
+
+def _counts(value: Tensor) -> bool:
+    """Whether the values matter: whole numbers may be positions."""
+    return not value.dtype.is_floating_point and not value.is_inference()
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other or (isinstance(one, int) and one == other)
 
 
 def widths(program: Program, channels: Channels) -> Widths:
@@ -164,13 +200,28 @@ def _pooled(tracing: Tracing) -> Analysis:
 def _refine(classes: Ints, columns: list[Ints], fresh: int) -> int:
     """Tell apart atoms of one class that occur here unequally often, or in different company."""
     for number, column in enumerate(columns):
-        others = columns[:number] + columns[number + 1 :]
-        for rows in _by_company(others, np.flatnonzero(column != FIXED)):
-            atoms, times = np.unique(column[rows], return_counts=True)
-            _, inverse = np.unique(classes[atoms] * (len(column) + 1) + times, return_inverse=True)
-            classes[atoms] = fresh + inverse
-            fresh += int(inverse.max()) + 1
+        rows = np.flatnonzero(column != FIXED)
+        if not rows.size:
+            continue
+        atoms, kinds = _occurring(column[rows], [o[rows] for o in columns[:number] + columns[number + 1 :]])
+        _, inverse = np.unique(classes[atoms] * (int(kinds.max()) + 1) + kinds, return_inverse=True)
+        classes[atoms] = fresh + inverse
+        fresh += int(inverse.max()) + 1
     return fresh
+
+
+def _occurring(column: Ints, others: list[Ints]) -> tuple[Ints, Ints]:
+    """The atoms of a column, and a number for each, equal where they occur equally often in equal company."""
+    if not others:
+        return np.unique(column, return_counts=True)
+    _, company = np.unique(np.sort(np.stack(others), axis=0), axis=1, return_inverse=True)
+    company = company.reshape(-1)
+    count = int(company.max()) + 1
+    keys, times = np.unique(column * count + company, return_counts=True)
+    atoms, starts = np.unique(keys // count, return_index=True)
+    known: dict[bytes, int] = {}
+    signatures = np.split(np.stack([keys % count, times], axis=1), starts[1:])
+    return atoms, np.array([known.setdefault(part.tobytes(), len(known)) for part in signatures])
 
 
 def _activations(tracing: Tracing) -> Iterator[list[Ints]]:
@@ -182,19 +233,6 @@ def _activations(tracing: Tracing) -> Iterator[list[Ints]]:
                 if vector is not None and id(vector) not in seen:
                     seen.add(id(vector))
                     yield tracing.labels.atoms(vector)
-
-
-def _by_company(others: list[Ints], at: Ints) -> Iterator[Ints]:
-    """The positions `at`, divided by the other atoms they depend on."""
-    if not others or not at.size:
-        if at.size:
-            yield at
-        return
-    rows = np.sort(np.stack([o[at] for o in others]), axis=0)
-    _, inverse = np.unique(rows, axis=1, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    order = np.argsort(inverse, kind="stable")
-    yield from np.split(at[order], np.flatnonzero(np.diff(inverse[order])) + 1)
 
 
 def _grouped(tracing: Tracing, found: list[_Occurrence], classes: Ints, atoms: Ints) -> Analysis:

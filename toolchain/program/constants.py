@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from toolchain.errors import UnsupportedError
-from toolchain.program.axes import Axes, Call
+from toolchain.program.axes import Axes, Call, attribute
 from toolchain.program.channels import Analysis
 from toolchain.program.labels import Ints, Vector
 from toolchain.program.rules.parting import is_written, range_of
@@ -34,22 +35,31 @@ class Cutting:
     stays: Ints
     module: GraphModule
     origin: dict[Node, Node]
+    _known: dict[int, tuple[Ints, NDArray[np.bool_], Tensor | None]] = field(default_factory=dict)
 
-    def kept(self, vector: Ints) -> Ints:
-        """Which positions stay (bool)."""
-        stays = np.ones(len(vector), bool)
-        for column in self.analysis.tracing.labels.atoms(vector):
-            stays &= self.stays[column] > 0
-        return stays
+    def kept(self, vector: Ints) -> NDArray[np.bool_]:
+        """Which positions stay."""
+        return self._looked_up(vector)[1]
+
+    def _looked_up(self, vector: Ints) -> tuple[Ints, NDArray[np.bool_], Tensor | None]:
+        """The vector, what stays, and its positions unless that is all; most vectors occur at many nodes."""
+        found = self._known.get(id(vector))
+        if found is None:
+            stays = np.ones(len(vector), bool)
+            for column in self.analysis.tracing.labels.atoms(vector):
+                stays &= self.stays[column] > 0
+            positions = None if stays.all() else torch.from_numpy(np.flatnonzero(stays))
+            found = self._known[id(vector)] = vector, stays, positions
+        return found
 
     def count(self, vector: Vector, size: int) -> int:
         """How many of the positions of a dimension stay."""
         return size if vector is None else int(self.kept(vector).sum())
 
     def partly_kept(self, axes: Axes) -> dict[int, Tensor]:
-        """For each dimension that loses something: which positions stay (bool tensor)."""
-        masks = {d: self.kept(v) for d, v in enumerate(axes.labels) if v is not None}
-        return {d: torch.from_numpy(m) for d, m in masks.items() if not m.all()}
+        """For each dimension that loses something: the positions that stay, ascending."""
+        found = {d: self._looked_up(v)[2] for d, v in enumerate(axes.labels) if v is not None}
+        return {d: positions for d, positions in found.items() if positions is not None}
 
     def axes(self, node: Node) -> Axes:
         """The labelled shape of a node of the copy, before the cut."""
@@ -261,9 +271,7 @@ def numbers(cut: Cutting, call: Call) -> None:
         return
     several = "indices" in call.positions
     old: Any = next(i for i in call["indices"] if i is not None) if several else call["index"]
-    value: Any = cut.module
-    for part in str(old.target).split("."):
-        value = getattr(value, part)
+    value = attribute(cut.module, str(old.target))
     renumbered = np.cumsum(cut.kept(source)) - 1
     index = torch.from_numpy(renumbered[value.numpy()][cut.kept(result)]).to(value.dtype)
     new = cut.constant(call, "positions", index)

@@ -28,13 +28,13 @@ class Labels:
 
     def __init__(self) -> None:
         self._count = 1
-        self._parent = np.zeros(1 << 14, np.int64)
-        self._left = np.zeros(1 << 14, np.int64)
-        self._right = np.zeros(1 << 14, np.int64)
-        self._reason = np.zeros(1 << 14, np.int64)
+        self._parent = np.zeros(1 << 16, np.int64)
+        self._left = np.zeros(1 << 16, np.int64)
+        self._right = np.zeros(1 << 16, np.int64)
+        self._reason = np.zeros(1 << 16, np.int64)
         self._reasons = [""]
         self._reason_number: dict[str, int] = {}
-        self._pairs: dict[tuple[int, int], int] = {}
+        self._pairs: dict[int, int] = {}
         self._products = False
         self._settled: Ints | None = None
 
@@ -83,13 +83,9 @@ class Labels:
         return self._reasons[int(self._reason[found])]
 
     def reasons(self, vector: Ints) -> dict[str, int]:
-        """How many positions stay for which reason."""
-        labels, times = np.unique(self._find(vector), return_counts=True)
-        found: dict[str, int] = {}
-        for label, count in zip(labels.tolist(), times.tolist(), strict=True):
-            text = self.reason(label)
-            found[text] = found.get(text, 0) + count
-        return found
+        """How many of these positions, all of which stay, do so for which reason; needs settled labels."""
+        numbers, times = np.unique(self._reason[self._find(vector)], return_counts=True)
+        return {self._reasons[n]: t for n, t in zip(numbers.tolist(), times.tolist(), strict=True)}
 
     def freeze(self, vector: Vector, reason: str) -> None:
         """Nothing labelled so may ever be removed."""
@@ -140,7 +136,7 @@ class Labels:
         result = np.where(one == FIXED, other, one)
         open_ = np.flatnonzero(~plain)
         low, high = np.minimum(one[open_], other[open_]), np.maximum(one[open_], other[open_])
-        keys = list(zip(low.tolist(), high.tolist(), strict=True))
+        keys = (low << 32 | high).tolist()
         missing = [place for place, key in enumerate(keys) if key not in self._pairs]
         if missing:
             made = self._new(len(missing))

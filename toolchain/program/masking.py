@@ -51,7 +51,7 @@ def divisors(tracing: Tracing) -> list[Axes]:
 def _restricted(cut: Cutting, call: Call) -> None:
     """Compute on the kept positions alone; where the result has the removed ones too, put zeros there."""
     source = next(call.tensors())
-    kept = {d: m.nonzero().flatten() for d, m in cut.partly_kept(cut.axes(source)).items()}
+    kept = cut.partly_kept(cut.axes(source))
     if not kept:
         return
     if call.op.startswith("_weight_norm"):
@@ -137,7 +137,7 @@ def _put_back(x: Tensor, small: Tensor, kept: Positions) -> Tensor:
 
 def _zeroed(cut: Cutting, call: Call, weight: Node) -> None:
     """A weight that the graph computes from parameters: zero what is removed of the result."""
-    kept = {d: m.nonzero().flatten() for d, m in cut.partly_kept(cut.axes(weight)).items()}
+    kept = cut.partly_kept(cut.axes(weight))
     if not kept:
         return
 

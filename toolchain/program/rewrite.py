@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
 
 from toolchain.errors import InputError
-from toolchain.program.axes import Axes, call_of
+from toolchain.program.axes import Axes, attribute, call_of
 from toolchain.program.channels import Analysis, examine
 from toolchain.program.constants import REWRITES, Cutting
+from toolchain.program.copying import duplicate
 from toolchain.program.masking import divisors, restrict
 from toolchain.values import Channels, Program
 
@@ -46,9 +45,10 @@ def apply(program: Program, channels: Channels, keep: Keep) -> Program:
         call = call_of(node)
         if call is not None and call.op in REWRITES:
             REWRITES[call.op](cutting, call)
-    for node, origin in list(cutting.origin.items()):
-        node.meta["val"] = _resized(cutting, analysis.tracing.values.get(origin), node.meta.get("val"))
-    return _finished(program, cutting.module)
+    known: dict[Any, Tensor] = {}
+    for node, origin in cutting.origin.items():
+        node.meta["val"] = _resized(cutting, analysis.tracing.values.get(origin), node.meta.get("val"), known)
+    return replace(program, module=cutting.module)
 
 
 def mask(program: Program, channels: Channels, keep: Keep) -> Program:
@@ -63,12 +63,13 @@ def mask(program: Program, channels: Channels, keep: Keep) -> Program:
     divide = divisors(analysis.tracing)
     with torch.no_grad():
         for name, axes in analysis.tracing.parameters.items():
-            tensor = _attribute(cutting.module, name)
+            tensor = attribute(cutting.module, name)
             if tensor.dtype.is_floating_point:
-                for dim, kept in cutting.partly_kept(axes).items():
-                    tensor.index_fill_(dim, (~kept).nonzero().flatten(), int(any(axes is d for d in divide)))
+                for dim, staying in cutting.partly_kept(axes).items():
+                    gone = torch.ones(tensor.shape[dim], dtype=torch.bool).index_fill_(0, staying, 0)
+                    tensor.index_fill_(dim, gone.nonzero().flatten(), int(any(axes is d for d in divide)))
     restrict(cutting)
-    return _finished(program, cutting.module)
+    return replace(program, module=cutting.module)
 
 
 def _check(channels: Channels, analysis: Analysis, keep: Keep) -> None:
@@ -91,22 +92,24 @@ def _check(channels: Channels, analysis: Analysis, keep: Keep) -> None:
 
 def _cutting(program: Program, analysis: Analysis, keep: Keep, *, sliced: bool) -> Cutting:
     """A copy of the graph beside its analysis; parameters already sliced, or copied whole."""
-    stays = analysis.kept_atoms(keep)
-    cutting = Cutting(analysis=analysis, stays=stays, module=program.module, origin={})
-    memo: dict[int, Any] = {}
+    cutting = Cutting(analysis=analysis, stays=analysis.kept_atoms(keep), module=program.module, origin={})
+    axes_of: dict[int, Axes] = {}
     if sliced:
-        for name, axes in analysis.tracing.parameters.items():
-            tensor = _attribute(program.module, name)
-            memo[id(tensor)] = _sliced(tensor, cutting.partly_kept(axes))
-    module = copy.deepcopy(program.module, memo)
-    origin = dict(zip(module.graph.nodes, program.module.graph.nodes, strict=True))
+        tracing = analysis.tracing
+        axes_of = {id(attribute(program.module, n)): axes for n, axes in tracing.parameters.items()}
+
+    def cut(tensor: Tensor) -> Tensor:
+        axes = axes_of.get(id(tensor))
+        return _sliced(tensor, {} if axes is None else cutting.partly_kept(axes))
+
+    module, origin = duplicate(program.module, cut)
     return replace(cutting, module=module, origin=origin)
 
 
 def _sliced(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
     result = tensor.detach()
     for dim, positions in kept.items():
-        result = result.index_select(dim, positions.nonzero().flatten())
+        result = result.index_select(dim, positions)
     if not kept:
         result = result.clone()
     if isinstance(tensor, nn.Parameter):
@@ -114,18 +117,10 @@ def _sliced(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
     return result
 
 
-def _attribute(module: nn.Module, name: str) -> Tensor:
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    assert isinstance(value, Tensor)
-    return value
-
-
-def _resized(cutting: Cutting, value: object, meta: Any) -> Any:
-    """The fake tensor(s) of a node in their new shape."""
+def _resized(cutting: Cutting, value: object, meta: Any, known: dict[Any, Tensor]) -> Any:
+    """The fake tensor(s) of a node in their new shape; making one is slow, so equal shapes share it."""
     if isinstance(value, tuple) and isinstance(meta, list | tuple):
-        return type(meta)(_resized(cutting, v, m) for v, m in zip(value, meta, strict=True))
+        return type(meta)(_resized(cutting, v, m, known) for v, m in zip(value, meta, strict=True))
     if not isinstance(value, Axes) or not isinstance(meta, Tensor):
         return meta
     kept = cutting.partly_kept(value)
@@ -133,16 +128,13 @@ def _resized(cutting: Cutting, value: object, meta: Any) -> Any:
         return meta
     shape = list(meta.shape)
     for dim, positions in kept.items():
-        new, old = int(positions.sum()), value.shape[dim]
+        new, old = len(positions), value.shape[dim]
         symbolic = not isinstance(shape[dim], int)
         shape[dim] = operator.floordiv(shape[dim] * new, old) if symbolic else new
-    return meta.new_empty(shape)
-
-
-def _finished(program: Program, module: GraphModule) -> Program:
-    module.graph.lint()
-    module.recompile()
-    return replace(program, module=module)
+    key = (meta.dtype, *(n if isinstance(n, int) else n.node.expr for n in shape))
+    if key not in known:
+        known[key] = meta.new_empty(shape)
+    return known[key]
 
 
 __all__ = ["Keep", "apply", "mask"]

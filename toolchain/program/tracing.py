@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from toolchain.program.axes import Axes, Call, Sizes, Value, call_of
+from toolchain.program.axes import Axes, Call, Sizes, Value, attribute, call_of
 from toolchain.program.labels import Labels, Vector
 from toolchain.program.rules.shuffling import Shuffle
 
@@ -88,9 +88,7 @@ class Tracing:
     def parameter(self, node: Node) -> Value:
         """Fresh labels for a parameter, buffer or constant; the same ones wherever the tensor is used."""
         name = str(node.target)
-        tensor: Any = self.module
-        for part in name.split("."):
-            tensor = getattr(tensor, part)
+        tensor = attribute(self.module, name)
         if not isinstance(tensor, Tensor):
             return None
         name = self.same.setdefault(id(tensor), name)
