@@ -192,6 +192,17 @@ def test_failed_write_keeps_what_stood_there(small, form, tmp_path, monkeypatch)
     assert path.read_bytes() == b"earlier"
 
 
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_weights_larger_than_a_file_are_refused_at_once(small, name, tmp_path, monkeypatch):
+    form = registry.find("toolchain.export", "FORMAT", name)
+    for package in form.packages:
+        pytest.importorskip(package)
+    monkeypatch.setattr("toolchain.export._graph.FILE_LIMIT", 4 * (6 * 4 + 4))
+    with pytest.raises(ConversionError, match="GB of weights"):
+        form.write(small, tmp_path / "model", {})
+    assert list(tmp_path.iterdir()) == []
+
+
 SCRIPT = """
 import sys, torch
 from pathlib import Path

@@ -110,3 +110,9 @@ def test_untouched_tensors_are_shared():
     net = nn.Sequential(nn.Conv2d(6, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
     program = capture(net.eval(), (torch.randn(*IMAGE),), name="net")
     assert lower(program).module.get_parameter("2.weight") is program.module.get_parameter("2.weight")
+
+
+def test_what_was_merged_is_not_carried_along():
+    net = nn.Sequential(nn.Conv2d(6, 4, 1, bias=False), nn.BatchNorm2d(4))
+    program = capture(net.eval(), (torch.randn(*IMAGE),), name="net")
+    assert sum(t.numel() for t in lower(program).module.state_dict().values()) == 6 * 4 + 4

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from toolchain.errors import ConversionError
 from toolchain.values import Program, TensorSpec
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+
+FILE_LIMIT: Final = 2**31
+"""Bytes that protobuf (ONNX) and flatbuffers (TFLite) can address in one file."""
+
+
+def refuse_too_large(program: Program, format_name: str) -> None:
+    """Say at once, not after minutes of conversion, that the weights alone are more than one file holds.
+
+    Raises:
+        ConversionError: they are.
+    """
+    module = program.module
+    size = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    if size >= FILE_LIMIT:
+        raise ConversionError(
+            f"'{program.name}' has {size / 1e9:.1f} GB of weights and a {format_name} file holds less than "
+            f"{FILE_LIMIT / 1e9:.1f} GB",
+            hint="a tighter budget makes it fit; Core ML packages have no such limit",
+        )
 
 
 def sample(program: Program, batch: int) -> tuple[torch.Tensor, ...]:

@@ -12,7 +12,7 @@ import torch
 from toolchain.artifacts import deliver
 from toolchain.contracts import Format
 from toolchain.errors import ConversionError
-from toolchain.export._graph import exported
+from toolchain.export._graph import exported, refuse_too_large
 from toolchain.foreign import quiet, require, translated
 from toolchain.values import Artifact, Program
 
@@ -31,9 +31,10 @@ def write(program: Program, path: Path, metadata: Mapping[str, str]) -> Artifact
 
     Raises:
         InputError: a package is missing, or the disk refuses.
-        ConversionError: an operator cannot be translated.
+        ConversionError: an operator cannot be translated, or the weights are too large for one file.
     """
     require(_PACKAGES, extra="onnx", purpose="writing ONNX")
+    refuse_too_large(program, "ONNX")
     with translated(f"conversion of '{program.name}' to ONNX"):
         model = _simplified(_converted(program))
         _name_batch(model, program)

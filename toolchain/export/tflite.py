@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from toolchain.artifacts import deliver
 from toolchain.contracts import Format
 from toolchain.errors import ConversionError
-from toolchain.export._graph import sample
+from toolchain.export._graph import refuse_too_large, sample
 from toolchain.foreign import require, translated
 from toolchain.values import Artifact, Program
 
@@ -25,9 +25,10 @@ def write(program: Program, path: Path, metadata: Mapping[str, str]) -> Artifact
 
     Raises:
         InputError: a package is missing, or the disk refuses.
-        ConversionError: an operator cannot be translated.
+        ConversionError: an operator cannot be translated, or the weights are too large for one file.
     """
     require(_PACKAGES, extra="tflite", purpose="writing TFLite")
+    refuse_too_large(program, "TFLite")
     import litert_torch
 
     with translated(f"conversion of '{program.name}' to TFLite"):

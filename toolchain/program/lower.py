@@ -45,8 +45,7 @@ def lower(program: Program) -> Program:
         return program
     module.graph.eliminate_dead_code()
     module.graph.lint()
-    module.recompile()
-    return replace(program, module=module)
+    return replace(program, module=GraphModule(module, module.graph))  # holds only what the graph reads
 
 
 def _drop_dropout(module: GraphModule) -> int:
