@@ -9,8 +9,8 @@ from toolchain.damage import Damages, axes_of
 from toolchain.program.blocks import drop
 from toolchain.program.capture import fingerprint
 from toolchain.program.rewrite import apply
-from toolchain.prune.plan import Limit, Solution, kept_units, solve
-from toolchain.resources import BLOCK, PlannedLatency, Shape
+from toolchain.prune.plan import Limit, Solution, Term, kept_units, solve
+from toolchain.resources import BLOCK, PlannedLatency, Resource, Shape
 from toolchain.run import Combination, Run
 from toolchain.values import Channels, Estimate, Precision, Program, PrunePlan
 
@@ -56,22 +56,20 @@ def limits(run: Run, contender: Contender, shape: Shape) -> tuple[Limit, ...]:
     budget = run.request.budget
     found: list[Limit] = []
     if budget.ms is not None and contender.model is not None:
-        found.append(Limit(name="ms", limit=budget.ms * AIM, amount=contender.model.ms_of_counts))
+        found.append(Limit(name="ms", limit=budget.ms * AIM, terms=contender.model.terms()))
     if budget.mb is not None:
-        each = bytes_per_weight(contender.combination[1])
-        found.append(
-            Limit(
-                name="mb",
-                limit=budget.mb * AIM,
-                amount=lambda c: (shape.cost(c).params * each + contender.overhead_bytes) / 1e6,
-            )
-        )
-    if budget.macs is not None:
-        found.append(Limit(name="macs", limit=budget.macs, amount=lambda c: shape.cost(c).macs))
-    if budget.params is not None:
-        found.append(Limit(name="params", limit=budget.params, amount=lambda c: shape.cost(c).params))
-    if budget.neurons is not None:
-        found.append(Limit(name="neurons", limit=budget.neurons, amount=lambda c: shape.cost(c).neurons))
+        each = bytes_per_weight(contender.combination[1]) / 1e6
+        weights = tuple(t.scaled(each) for t in shape.terms("params"))
+        rest = Term(axes=(), values=lambda _: contender.overhead_bytes / 1e6)
+        found.append(Limit(name="mb", limit=budget.mb * AIM, terms=(*weights, rest)))
+    counted: tuple[tuple[Resource, int | None], ...] = (
+        ("macs", budget.macs),
+        ("params", budget.params),
+        ("neurons", budget.neurons),
+    )
+    for name, limit in counted:
+        if limit is not None:
+            found.append(Limit(name=name, limit=limit, terms=shape.terms(name)))
     return tuple(found)
 
 
@@ -92,6 +90,7 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         estimate=estimate,
         cost=ground.shape.cost(solution.counts),
         damage=solution.damage,
+        gap=solution.gap,
         seed=run.request.seed,
     )
 

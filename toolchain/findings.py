@@ -130,6 +130,7 @@ def _plan(run: Run, choice: Choice) -> dict[str, Any]:
         "estimate_ms": None if plan.estimate is None else plan.estimate.ms,
         "estimate_source": None if plan.estimate is None else plan.estimate.source,
         "damage": plan.damage,
+        "gap": plan.gap,
         "dropped": list(plan.dropped),
         "reason": choice.reason,
         "widths": widths,

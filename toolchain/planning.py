@@ -78,8 +78,13 @@ def decide(run: Run, baseline: Baseline, *, whole_allowed: bool = True) -> Choic
         for i, (c, s) in enumerate(solved)
     )
     unit = "nats of divergence, summed" if run.data is not None else "of the criterion's score"
-    reason = f"least damage under the budget ({lost[best]:.2f} {unit})"
+    reason = f"least damage under the budget ({lost[best]:.2f} {unit}{_gap(solved[best][1])})"
     return close_loop(run, contenders[best], ground, reason=reason, candidates=rows)
+
+
+def _gap(solution: Solution) -> str:
+    """How near to the least possible damage the solver knows to be."""
+    return "" if solution.gap is None else f", at most {solution.gap:.1%} above the least possible"
 
 
 def _row(

@@ -1,27 +1,31 @@
 """What a network would need with other widths and without some blocks, fast enough for the solver.
 
-Latency is a sum over layers; each term depends on the few axes that touch the layer's weight and is computed
-once per combination of their levels.
+Every resource is a sum of terms over the few axes that touch a layer's weight or a parameter; a term takes
+single counts, or arrays of them to fill a table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal
+
+import numpy as np
 
 from toolchain.baseline import Baseline
-from toolchain.latency.predict import LatencyModel, calibrated, sizes, volume
-from toolchain.latency.table import Axes, build_table, grid
+from toolchain.latency.predict import LatencyModel, calibrated, sizes
+from toolchain.latency.table import Axes, Sizes, build_table, grid
 from toolchain.program.blocks import blocks
 from toolchain.program.channels import widths
-from toolchain.program.cost import CostModel, layers
+from toolchain.program.cost import RESOURCES, CostModel, layers
 from toolchain.program.widths import Widths
-from toolchain.prune.plan import Counts
+from toolchain.prune.plan import Counts, Term
 from toolchain.run import Combination, Run
 from toolchain.values import Block, Cost, Layer
 
+Resource = Literal["macs", "params", "neurons"]
 BLOCK: Final = "block "
 """Prefix that tells a block's axis from a group's."""
 
@@ -38,28 +42,60 @@ class Shape:
     owner: Mapping[str, tuple[str, ...]]
     costs: CostModel
 
-    def key(self, parameter: str, counts: Counts) -> tuple[int, ...] | None:
-        """Levels of all axes that touch `parameter` (-1: whole); None when a dropped block holds it."""
-        if any(counts.get(BLOCK + b, 1) == 0 for b in self.owner.get(parameter, ())):
-            return None
-        return tuple(counts.get(g, -1) for g in self.touching.get(parameter, ()))
-
     def cost(self, counts: Counts) -> Cost:
         """Resources of the network that the counts describe.
 
         Equal to `cost` of the rewritten program, but for products of two activations inside dropped blocks,
         which stay counted.
         """
-        whole = self.costs.of(counts)
-        macs, params, neurons = whole.macs, whole.params, whole.neurons
-        for layer in self.layers:
-            if self.key(layer.weight, counts) is None:
-                gone = _of_layer(self, layer, counts)
-                macs, neurons = macs - gone[0], neurons - gone[1]
-        for name, shape in self.parameters.items():
-            if self.key(name, counts) is None:
-                params -= math.prod(self.sizes_of.of(name, d, counts) for d in range(len(shape)))
+        macs, params, neurons = (
+            sum(int(term.values(counts)) for term in self.terms(r)) for r in ("macs", "params", "neurons")
+        )
         return Cost(macs=macs, params=params, weight_bytes=4 * params, neurons=neurons)
+
+    def terms(self, resource: Resource) -> tuple[Term, ...]:
+        """A resource as a sum over a few axes each: of all blocks, less what dropped ones hold."""
+        column = RESOURCES.index(resource)
+        whole: dict[tuple[str, ...], list[tuple[int, tuple[str, ...]]]] = {}
+        for powers, row in zip(self.costs.powers.tolist(), self.costs.coefficients.tolist(), strict=True):
+            names = tuple(self.costs.names[p - 1] for p in powers if p)
+            if row[column]:
+                whole.setdefault(tuple(sorted(set(names))), []).append((row[column], names))
+        sizes_ = dict(zip(self.costs.names, self.costs.sizes, strict=True))
+        found = [Term(axes=axes, values=partial(_polynomial, parts, sizes_)) for axes, parts in whole.items()]
+        if resource == "params":
+            gone = [
+                (name, partial(self._parameters, name)) for name in self.parameters if self.owner.get(name)
+            ]
+        else:
+            gone = [
+                (layer.weight, partial(_of_layer, self, layer, resource))
+                for layer in self.layers
+                if self.owner.get(layer.weight)
+            ]
+        return (
+            *found,
+            *(Term(axes=self.axes(name), values=partial(self._less, name, part)) for name, part in gone),
+        )
+
+    def axes(self, parameter: str) -> tuple[str, ...]:
+        """All axes that touch a parameter: groups, and the blocks that hold it."""
+        return (*self.touching.get(parameter, ()), *(BLOCK + b for b in self.owner.get(parameter, ())))
+
+    def alive(self, parameter: str, counts: Mapping[str, Any]) -> Any:
+        """1 while no dropped block holds the parameter, else 0."""
+        present: Any = 1
+        for block in self.owner.get(parameter, ()):
+            present = present * counts.get(BLOCK + block, 1)
+        return present
+
+    def _less(
+        self, parameter: str, amount: Callable[[Mapping[str, Any]], Any], counts: Mapping[str, Any]
+    ) -> Any:
+        return (self.alive(parameter, counts) - 1) * amount(counts)
+
+    def _parameters(self, name: str, counts: Mapping[str, Any]) -> Any:
+        return math.prod(self.sizes_of.of(name, d, counts) for d in range(len(self.parameters[name])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,22 +104,27 @@ class PlannedLatency:
 
     model: LatencyModel
     shape: Shape
-    _known: dict[tuple[str, tuple[int, ...]], float] = field(default_factory=dict, repr=False, compare=False)
 
     def ms_of_counts(self, counts: Counts) -> float:
         """Predicted milliseconds. What no layer explains shrinks with the number of layers left."""
-        total, alive = 0.0, 0
-        for layer in self.shape.layers:
-            levels = self.shape.key(layer.weight, counts)
-            if levels is None:
-                continue
-            alive += 1
-            known = self._known.get((layer.node, levels))
-            if known is None:
-                found = sizes(layer, lambda p, d: self.shape.sizes_of.of(p, d, counts))
-                known = self._known[(layer.node, levels)] = self.model.layer_ms(layer, found)
-            total += known
-        return total + self.model.rest_ms() * alive / max(len(self.shape.layers), 1)
+        return float(sum(float(term.values(counts)) for term in self.terms()))
+
+    def terms(self) -> tuple[Term, ...]:
+        """The milliseconds of every layer, each with its share of what no layer explains."""
+        return tuple(
+            Term(axes=self.shape.axes(layer.weight), values=partial(self._layer, layer))
+            for layer in self.shape.layers
+        )
+
+    def _layer(self, layer: Layer, counts: Mapping[str, Any]) -> Any:
+        share = self.model.rest_ms() / len(self.shape.layers)
+        found = sizes(layer, lambda p, d: self.shape.sizes_of.of(p, d, counts))
+        widths_ = np.broadcast_arrays(*found)
+        rows, back = np.unique(np.stack([w.reshape(-1) for w in widths_]), axis=1, return_inverse=True)
+        each = np.array([self.model.layer_ms(layer, Sizes(*row)) for row in rows.T.tolist()])
+        return (each[back.reshape(-1)].reshape(widths_[0].shape) + share) * self.shape.alive(
+            layer.weight, counts
+        )
 
     def corrected(self, counts: Counts, measured_ms: float) -> PlannedLatency:
         """Scaled so that it gives `measured_ms` at `counts`."""
@@ -154,11 +195,23 @@ def _axis(
     return (full,) if lowest == full else tuple(w for w in grid(full, align) if w >= min(lowest, full))
 
 
-def _of_layer(shape: Shape, layer: Layer, counts: Counts) -> tuple[int, int]:
-    """MACs and output elements of a layer for one sample."""
+def _polynomial(
+    parts: Sequence[tuple[int, tuple[str, ...]]], sizes_: Mapping[str, int], counts: Mapping[str, Any]
+) -> Any:
+    total: Any = 0
+    for coefficient, names in parts:
+        value: Any = coefficient
+        for name in names:
+            value = value * counts.get(name, sizes_[name])
+        total = total + value
+    return total
+
+
+def _of_layer(shape: Shape, layer: Layer, resource: Resource, counts: Mapping[str, Any]) -> Any:
+    """MACs or output elements of a layer for one sample."""
     found = sizes(layer, lambda p, d: shape.sizes_of.of(p, d, counts))
-    area = math.prod(layer.output_size) * (layer.tokens if layer.kind == "linear" else 1)
-    if layer.transposed:
-        area = math.prod(layer.input_size)
-    macs = area * found.inputs * found.outputs // max(found.groups, 1) * math.prod(layer.kernel)
-    return macs, int(volume(layer, found))
+    rows = layer.tokens if layer.kind == "linear" else 1
+    if resource == "neurons":
+        return found.outputs * math.prod(layer.output_size) * rows
+    area = math.prod(layer.input_size) if layer.transposed else math.prod(layer.output_size) * rows
+    return area * found.inputs * found.outputs // np.maximum(found.groups, 1) * math.prod(layer.kernel)

@@ -260,7 +260,8 @@ class PrunePlan:
 
     `keep[group]` lists the kept unit numbers in ascending order; groups not named stay whole.
     `program` is the fingerprint of the program the plan was made for. `dropped` names residual blocks that
-    vanish whole; they are dropped first, and `keep` speaks of what remains.
+    vanish whole; they are dropped first, and `keep` speaks of what remains. `gap` is how far the damage may
+    be above the least possible one, relative to it, over the widths looked at; None: not known.
     """
 
     program: str
@@ -271,6 +272,7 @@ class PrunePlan:
     estimate: Estimate | None = None
     cost: Cost | None = None
     damage: float = 0.0
+    gap: float | None = None
     seed: int = 0
     dropped: tuple[str, ...] = ()
 

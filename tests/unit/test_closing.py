@@ -31,6 +31,9 @@ class Model:
     def ms_of_counts(self, counts):
         return self.factor * NS_PER_MAC * self.shape.cost(counts).macs / 1e6
 
+    def terms(self):
+        return tuple(t.scaled(self.factor * NS_PER_MAC / 1e6) for t in self.shape.terms("macs"))
+
     def corrected(self, counts, measured_ms):
         return Model(self.shape, self.factor * measured_ms / self.ms_of_counts(counts))
 

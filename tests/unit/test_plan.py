@@ -3,12 +3,13 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain.errors import InputError
-from toolchain.prune.plan import Axis, Limit, kept_units, levels, solve, width_axis
+from toolchain.prune.plan import Axis, Limit, Term, kept_units, levels, solve, width_axis
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
 from toolchain.values import Channels, Cost, Estimate, Group, Member, PrunePlan
 
@@ -25,12 +26,17 @@ def channels(*sizes: int) -> Channels:
     return Channels(groups=groups, frozen=())
 
 
+def limited(name, limit, amount, *names):
+    """A limit on a resource of one term over the named axes."""
+    return Limit(name=name, limit=limit, terms=(Term(axes=names, values=amount),))
+
+
 def axes(scores):
     return [width_axis(g, scores[g.name], 1) for g in channels(*(len(v) for v in scores.values())).groups]
 
 
 def total(counts):
-    return float(sum(counts.values()))
+    return sum(counts.values())
 
 
 def test_levels_are_aligned_and_end_at_the_floor():
@@ -42,7 +48,7 @@ def test_levels_are_aligned_and_end_at_the_floor():
 
 def test_the_cheapest_units_go_first():
     scores = {"g0": (5.0, 0.1, 4.0, 0.2), "g1": (9.0, 9.0, 9.0, 9.0)}
-    found = solve(axes(scores), [Limit(name="n", limit=6, amount=total)])
+    found = solve(axes(scores), [limited("n", 6, total, "g0", "g1")])
     assert found.feasible
     assert found.counts == {"g0": 2, "g1": 4}
     assert kept_units(scores, found.counts) == {"g0": (0, 2)}
@@ -52,9 +58,9 @@ def test_the_cheapest_units_go_first():
 def test_a_staircase_is_crossed():
     # Latency that only falls every four units: a step of one unit gains nothing and must not stop the solver.
     def stairs(counts):
-        return float(sum(-(-n // 4) for n in counts.values()))
+        return sum(-(-n // 4) for n in counts.values())
 
-    found = solve(axes({"g0": tuple(range(1, 17))}), [Limit(name="ms", limit=2, amount=stairs)])
+    found = solve(axes({"g0": tuple(range(1, 17))}), [limited("ms", 2, stairs, "g0")])
     assert found.feasible
     assert found.counts == {"g0": 8}
 
@@ -64,9 +70,9 @@ def test_a_block_goes_when_it_is_the_cheaper_way():
     width = width_axis(channels(4).groups[0], (1.0, 1.0, 1.0, 1.0), 1)
 
     def amount(counts):
-        return float(counts["g0"] + 4 * counts["block"])
+        return counts["g0"] + 4 * counts["block"]
 
-    found = solve([width, block], [Limit(name="n", limit=5, amount=amount)])
+    found = solve([width, block], [limited("n", 5, amount, "g0", "block")])
     assert found.counts == {"g0": 4, "block": 0}
     assert kept_units({"g0": (1.0,) * 4}, found.counts) == {}
 
@@ -75,20 +81,20 @@ def test_what_costs_nothing_is_given_back():
     # The block's own width no longer counts once the block is gone: it must come back whole.
     block = Axis(name="block", levels=(1, 0), damage=(0.0, 3.5))
     width = width_axis(channels(4).groups[0], (1.0, 1.0, 1.0, 1.0), 1)
-    found = solve([width, block], [Limit(name="n", limit=0.5, amount=lambda c: float(c["g0"] * c["block"]))])
+    found = solve([width, block], [limited("n", 0.5, lambda c: c["g0"] * c["block"], "g0", "block")])
     assert found.counts == {"g0": 4, "block": 0}
 
 
 def test_an_impossible_limit_is_said_to_be_so():
-    found = solve(axes({"g0": (1.0,) * 8}), [Limit(name="n", limit=0.5, amount=total)])
+    found = solve(axes({"g0": (1.0,) * 8}), [limited("n", 0.5, total, "g0")])
     assert not found.feasible
     assert found.counts == {"g0": 1}
 
 
 def test_all_limits_hold_together():
     limits = [
-        Limit(name="a", limit=10, amount=lambda c: float(c["g0"] + c["g1"])),
-        Limit(name="b", limit=40, amount=lambda c: float(c["g0"] * c["g1"])),
+        limited("a", 10, lambda c: c["g0"] + c["g1"], "g0", "g1"),
+        limited("b", 40, lambda c: c["g0"] * c["g1"], "g0", "g1"),
     ]
     found = solve(axes({"g0": tuple(range(12)), "g1": tuple(range(12))}), limits)
     assert found.feasible
@@ -109,7 +115,7 @@ def test_near_the_optimum_found_by_enumeration(data):
         return sum(w * counts[f"g{i}"] for i, w in enumerate(weights))
 
     limit = data.draw(st.floats(0.4, 0.9)) * sum(w * n for w, n in zip(weights, sizes, strict=True))
-    found = solve(axes(scores), [Limit(name="x", limit=limit, amount=amount)])
+    found = solve(axes(scores), [limited("x", limit, amount, *scores)])
     best = None
     for counts in itertools.product(*(range(1, n + 1) for n in sizes)):
         named = {f"g{i}": n for i, n in enumerate(counts)}
@@ -172,3 +178,91 @@ def test_a_plan_that_does_not_fit_is_refused(keep):
 def test_a_plan_for_another_network_is_refused():
     with pytest.raises(InputError, match="made for network"):
         check_plan(PLAN, "other", channels(4))
+
+
+@st.composite
+def chains(draw):
+    """Axes in a ring with costs over neighbours, as layers have over their input and output widths."""
+    count = draw(st.integers(2, 4))
+    sizes = [draw(st.integers(2, 4)) for _ in range(count)]
+    seed = draw(st.integers(0, 10_000))
+    rng = np.random.default_rng(seed)
+    found = [
+        Axis(
+            name=f"g{i}",
+            levels=tuple(range(n, 0, -1)),
+            damage=(0.0, *np.cumsum(rng.uniform(0.01, 1, n - 1)).tolist()),
+        )
+        for i, n in enumerate(sizes)
+    ]
+    tables = [
+        rng.uniform(0.2, 1, (n, sizes[(i + 1) % count])).cumsum(0).cumsum(1) for i, n in enumerate(sizes)
+    ]
+    terms = tuple(
+        Term(
+            axes=(f"g{i}", f"g{(i + 1) % count}"),
+            values=lambda c, i=i: tables[i][
+                np.asarray(c[f"g{i}"]) - 1, np.asarray(c[f"g{(i + 1) % count}"]) - 1
+            ],
+        )
+        for i in range(count)
+    )
+    return found, terms, draw(st.floats(0.3, 0.95))
+
+
+def enumerated(axes, limit):
+    best = None
+    for choice in itertools.product(*(range(len(a.levels)) for a in axes)):
+        counts = {a.name: a.levels[i] for a, i in zip(axes, choice, strict=True)}
+        if limit.amount(counts) <= limit.limit:
+            damage = sum(a.damage[i] for a, i in zip(axes, choice, strict=True))
+            best = damage if best is None else min(best, damage)
+    return best
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(chains())
+def test_the_bound_is_below_the_optimum_and_the_solution_near_it(problem):
+    axes, terms, share = problem
+    whole = sum(float(t.values({a.name: a.levels[0] for a in axes})) for t in terms)
+    limit = Limit(name="ms", limit=share * whole, terms=terms)
+    best, found = enumerated(axes, limit), solve(axes, [limit])
+    assert found.feasible == (best is not None)
+    if best is not None:
+        assert limit.amount(found.counts) <= limit.limit * (1 + 1e-9)
+        assert found.bound <= best + 1e-9
+        assert best - 1e-9 <= found.damage
+        assert found.gap == pytest.approx(
+            max(found.damage - found.bound, 0) / found.damage if found.damage else 0
+        )
+        # Local search repairs nearly all of what prices cannot see on problems this small.
+        assert found.damage <= best + max(max(np.diff(a.damage), default=0) for a in axes) + 1e-9
+
+
+def test_axes_with_many_levels_are_solved_to_the_last_unit():
+    scores = {"g0": tuple(np.linspace(0.1, 1, 300)), "g1": tuple(np.linspace(0.2, 3, 200))}
+    found = solve(axes(scores), [limited("n", 301, total, "g0", "g1")])
+    assert found.feasible
+    assert total(found.counts) == 301
+    merged = sorted([*scores["g0"], *scores["g1"]])
+    assert found.damage == pytest.approx(sum(merged[:199]), rel=0.01)
+
+
+def test_a_term_over_many_axes_is_approached():
+    """A layer that reads the concatenation of all that came before, as in DenseNet."""
+    scores = {f"g{i}": tuple(np.random.default_rng(i).uniform(0.1, 1, 16)) for i in range(8)}
+    names = tuple(scores)
+    wide = Term(axes=names, values=lambda c: sum(c[n] for n in names) ** 1.5)
+    found = solve(axes(scores), [Limit(name="ms", limit=0.5 * 128**1.5, terms=(wide,))])
+    assert found.feasible
+    assert found.bound is None
+    assert found.gap is None
+    kept = sum(found.counts.values())
+    assert kept == int((0.5 * 128**1.5) ** (1 / 1.5))
+    assert found.damage <= 1.02 * sum(sorted(v for s in scores.values() for v in s)[: 128 - kept])
+
+
+def test_the_solution_is_the_same_every_time():
+    scores = {f"g{i}": tuple(np.random.default_rng(i).uniform(0, 1, 12)) for i in range(5)}
+    limit = limited("n", 31, total, *scores)
+    assert solve(axes(scores), [limit]) == solve(axes(scores), [limit])

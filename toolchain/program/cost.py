@@ -29,6 +29,7 @@ BYTES_PER_WEIGHT: Final = 4
 _CONVOLUTIONS: Final = ["conv1d", "conv2d", "conv3d", "convolution", "_convolution"]
 _TRANSPOSED: Final = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 _PRODUCTS: Final = ["matmul", "mm", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"]
+RESOURCES: Final = ("macs", "params", "neurons")
 _MACS, _PARAMS, _NEURONS = range(3)
 
 Factors = Sequence[tuple[Vector, int]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +25,18 @@ class Widths:
     names: tuple[str, ...]
     sizes: tuple[int, ...]
 
-    def of(self, parameter: str, dim: int, counts: Mapping[str, int]) -> int:
-        """The number of positions left along `dim`; KeyError for a parameter the graph does not use."""
-        total = 0
+    def of(self, parameter: str, dim: int, counts: Mapping[str, Any]) -> Any:
+        """The number of positions left along `dim`, for counts that are numbers or arrays that broadcast.
+
+        Raises:
+            KeyError: a parameter that the graph does not use.
+        """
+        total: Any = 0
         for coefficient, groups in self.tables[self.aliases[parameter], dim]:
+            width: Any = coefficient
             for group in groups:
-                coefficient *= counts.get(self.names[group], self.sizes[group])
-            total += coefficient
+                width = width * counts.get(self.names[group], self.sizes[group])
+            total = total + width
         return total
 
 

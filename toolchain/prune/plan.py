@@ -1,48 +1,55 @@
 """The budget solver: how much of everything stays so that every limit holds with the least damage.
 
 Each axis (a channel group's width, a residual block's presence) has levels with the damage of going there;
-damages add up. Resources are whatever functions of the chosen levels the caller hands in: milliseconds from
-a latency model, MACs, parameters, activation volume. The solver descends greedily by damage per relative
-gain, looking ahead over all lower levels of an axis (latency falls in steps, so one unit less may gain
-nothing), then gives back what the slack allows.
+damages add up. Resources (milliseconds from a latency model, MACs, parameters, activation volume) are sums of
+terms over a few axes each. Prices on the resources (Lagrange multipliers) turn the limits into a sum of
+tables whose minimum is found by eliminating axes; the choices found on the way are made to hold, and improved
+by exchanges. The prices give a lower bound of the damage, so every solution states its optimality gap.
+
+Axes with many levels are solved on a selection of them first, then on all of them near that solution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
+
+from toolchain.prune.exchange import holds, improve, repair
+from toolchain.prune.multipliers import Dual
+from toolchain.prune.tables import Axis, Counts, Floats, Limit, Problem, Term, tabulate
 from toolchain.values import Group
 
-Counts = Mapping[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """One thing that can be reduced: `levels` descending from its full size, `damage[i]` of `levels[i]`."""
-
-    name: str
-    levels: tuple[int, ...]
-    damage: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """One resource with its hard upper limit: `amount(counts)` must stay at or under `limit`."""
-
-    name: str
-    limit: float
-    amount: Callable[[Counts], float]
+LEVELS: Final = 24
+"""Levels of an axis that are looked at together."""
+IMPROVED: Final = 2
+"""Choices that local search starts from: so many of the best, and of those just over the limits."""
+TURNS: Final = 6
+"""Times that terms too wide for a table are linearised anew around the last solution."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """Chosen level of every axis, the damage they cost, and whether every limit holds."""
+    """Chosen level of every axis, the damage they cost, and whether every limit holds.
+
+    `bound` is a lower bound of the damage of any choice among the levels looked at; None where there is none
+    (nothing feasible, or terms over too many axes to tabulate).
+    """
 
     counts: Mapping[str, int]
     damage: float
     amounts: Mapping[str, float]
     feasible: bool
+    bound: float | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """How far the damage may be above the least possible, relative to it; 0 is proven optimal."""
+        if self.bound is None or not self.feasible:
+            return None
+        return max(self.damage - self.bound, 0.0) / self.damage if self.damage > 0 else 0.0
 
 
 def levels(group: Group, align: int, floor_ratio: float = 0.1) -> tuple[int, ...]:
@@ -72,22 +79,122 @@ def solve(axes: Sequence[Axis], limits: Sequence[Limit]) -> Solution:
 
     Where the limits cannot be met, the smallest network considered is returned with `feasible` False.
     """
-    steps = {axis.name: axis.levels for axis in axes}
-    lost = {axis.name: dict(zip(axis.levels, axis.damage, strict=True)) for axis in axes}
-    counts = {axis.name: axis.levels[0] for axis in axes}
-    amounts = _amounts(limits, counts)
-    while _violated(limits, amounts):
-        move = _best_removal(counts, steps, lost, limits, amounts)
-        if move is None:
+    chosen, bound, problem = _solved(_thinned(axes), limits)
+    if any(len(axis.levels) > LEVELS for axis in axes):
+        counts = problem.counts(chosen)
+        fine = [_near(axis, some, counts[axis.name]) for axis, some in zip(axes, problem.axes, strict=True)]
+        seed = tuple(axis.levels.index(counts[axis.name]) for axis in fine)
+        chosen, bound, problem = _solved(fine, limits, seed)
+    counts = problem.counts(chosen)
+    feasible = holds(problem.amounts(chosen))
+    return Solution(
+        counts=counts,
+        damage=problem.damage_of(chosen),
+        amounts={limit.name: limit.amount(counts) for limit in limits},
+        feasible=feasible,
+        bound=bound if feasible else None,
+    )
+
+
+def _solved(
+    axes: Sequence[Axis], limits: Sequence[Limit], seed: tuple[int, ...] = ()
+) -> tuple[list[int], float | None, Problem]:
+    """The best choice found among these levels, and a lower bound where there is one."""
+    problem = tabulate(axes, limits)
+    whole = [0] * len(axes)
+    if holds(problem.amounts(whole)):
+        return whole, 0.0, problem
+    if not problem.wide:
+        return *_priced(problem, seed), problem
+    return _approached(problem, list(seed) or whole), None, problem
+
+
+def _priced(
+    problem: Problem, seed: tuple[int, ...] = (), *, roughly: bool = False
+) -> tuple[list[int], float | None]:
+    """The best choice of a problem in tables and a lower bound; None with the smallest where none holds.
+
+    `roughly`: as the prices give it, without local search.
+    """
+    unit = max((float(d.max()) for d in problem.damage), default=0.0) or 1.0
+    dual = Dual(problem=problem)
+    start = dual.cheapest()
+    candidates: dict[tuple[int, ...], None] = {seed: None} if seed else {}
+    candidates[tuple(start)] = None
+    if holds(problem.amounts(start)) or len(problem.limits) > 1:
+        candidates |= {tuple(choice): None for choice in dual.choices(unit * 1e-3)}
+    if roughly:
+        held = [c for c in candidates if holds(problem.amounts(c))]
+        return list(min(held, key=problem.damage_of, default=start)), dual.bound
+    best = _best_of(problem, list(candidates))
+    return (_smallest(problem, start), None) if best is None else (best, dual.bound)
+
+
+def _approached(problem: Problem, choice: list[int]) -> list[int]:
+    """With terms too wide for tables: solve linearised around the last solution, a few times."""
+    stretch = np.ones(len(problem.limits))
+    held: list[list[int]] = [choice] if holds(problem.amounts(choice)) else []
+    for turn in range(1, TURNS + 1):
+        linear = problem.linearised(choice, stretch)
+        choice, _ = _priced(linear, roughly=turn < TURNS)
+        exact, believed = problem.amounts(choice), linear.amounts(choice)
+        if holds(exact):
+            held.append(choice)
+        # What the linear terms overlooked is allowed for the next time.
+        stretch = stretch * np.clip(exact / np.maximum(believed, 1e-9), 0.5, 2.0)
+    repaired = repair(problem, choice)
+    if repaired is not None:
+        held.append(repaired)
+    return min(held, key=problem.damage_of) if held else _smallest(problem, choice)
+
+
+def _best_of(problem: Problem, candidates: Sequence[Sequence[int]]) -> list[int] | None:
+    """The least damaging of the candidates that hold or are made to hold, after local search."""
+    amounts = [problem.amounts(c) for c in candidates]
+    excess = [float(np.maximum(a - 1.0, 0.0).sum()) for a in amounts]
+    held = [c for c, a in zip(candidates, amounts, strict=True) if holds(a)]
+    over = [i for i in np.argsort(excess, kind="stable").tolist() if not holds(amounts[i])]
+    repaired = [repair(problem, candidates[i]) for i in over[:IMPROVED]]
+    found = sorted([*held, *(r for r in repaired if r is not None)], key=problem.damage_of)
+    return min((improve(problem, c) for c in found[:IMPROVED]), key=problem.damage_of, default=None)
+
+
+def _smallest(problem: Problem, start: Sequence[int]) -> list[int]:
+    """From the cheapest choice down, each axis to the level that is over the limits by the least."""
+    found = list(start)
+    for _ in range(TURNS):
+        before = list(found)
+        for axis in range(len(found)):
+            over = np.maximum(problem.along(found, axis, problem.amounts(found)) - 1.0, 0.0).sum(0)
+            if over.min() < over[found[axis]]:
+                found[axis] = int(over.argmin())
+        if found == before:
             break
-        counts[move[0]] = move[1]
-        amounts = _amounts(limits, counts)
-    feasible = not _violated(limits, amounts)
-    if feasible:
-        counts = _give_back(counts, steps, lost, limits)
-        amounts = _amounts(limits, counts)
-    damage = sum(lost[name][count] for name, count in counts.items())
-    return Solution(counts=counts, damage=damage, amounts=amounts, feasible=feasible)
+    return found
+
+
+def _thinned(axes: Sequence[Axis]) -> list[Axis]:
+    """At most `LEVELS` levels of each axis, evenly spread, the first and the last among them."""
+    return [_levels_of(a, np.linspace(0, len(a.levels) - 1, min(len(a.levels), LEVELS))) for a in axes]
+
+
+def _near(axis: Axis, coarse: Axis, count: int) -> Axis:
+    """All levels between the coarse neighbours of `count`, thinned again where they are too many."""
+    at = coarse.levels.index(count)
+    first = axis.levels.index(coarse.levels[max(at - 1, 0)])
+    last = axis.levels.index(coarse.levels[min(at + 1, len(coarse.levels) - 1)])
+    own = axis.levels.index(count)
+    spread = np.linspace(first, last, min(last - first + 1, LEVELS))
+    return _levels_of(axis, np.concatenate([[0, own], spread]))
+
+
+def _levels_of(axis: Axis, places: Floats) -> Axis:
+    rows = sorted({round(float(place)) for place in places})
+    return Axis(
+        name=axis.name,
+        levels=tuple(axis.levels[i] for i in rows),
+        damage=tuple(axis.damage[i] for i in rows),
+    )
 
 
 def kept_units(scores: Mapping[str, Sequence[float]], counts: Counts) -> dict[str, tuple[int, ...]]:
@@ -113,59 +220,4 @@ def _removal_damage(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(sums)
 
 
-def _amounts(limits: Sequence[Limit], counts: Counts) -> dict[str, float]:
-    return {limit.name: limit.amount(counts) for limit in limits}
-
-
-def _violated(limits: Sequence[Limit], amounts: Mapping[str, float]) -> bool:
-    return any(amounts[limit.name] > limit.limit for limit in limits)
-
-
-def _excess(limits: Sequence[Limit], amounts: Mapping[str, float]) -> float:
-    """How far over the limits, summed over resources, relative to each limit."""
-    return sum(max(0.0, amounts[limit.name] / limit.limit - 1.0) for limit in limits)
-
-
-def _best_removal(
-    counts: dict[str, int],
-    steps: Mapping[str, tuple[int, ...]],
-    lost: Mapping[str, Mapping[int, float]],
-    limits: Sequence[Limit],
-    amounts: Mapping[str, float],
-) -> tuple[str, int] | None:
-    """The (axis, lower level) with the least damage per reduction of the excess; None when nothing helps."""
-    before = _excess(limits, amounts)
-    best: tuple[float, str, int] | None = None
-    for name, now in counts.items():
-        for lower in (level for level in steps[name] if level < now):
-            counts[name] = lower
-            gain = before - _excess(limits, _amounts(limits, counts))
-            counts[name] = now
-            if gain <= 0:
-                continue
-            price = (lost[name][lower] - lost[name][now]) / gain
-            if best is None or (price, name, -lower) < (best[0], best[1], -best[2]):
-                best = (price, name, lower)
-    return None if best is None else (best[1], best[2])
-
-
-def _give_back(
-    counts: dict[str, int],
-    steps: Mapping[str, tuple[int, ...]],
-    lost: Mapping[str, Mapping[int, float]],
-    limits: Sequence[Limit],
-) -> dict[str, int]:
-    """Regrow, most valuable first, whatever still fits under all limits."""
-    while True:
-        best: tuple[float, str, int] | None = None
-        for name, now in counts.items():
-            for higher in (level for level in steps[name] if level > now):
-                worth = lost[name][now] - lost[name][higher]
-                if worth < 0 or (best is not None and worth <= best[0]):
-                    continue
-                trial = {**counts, name: higher}
-                if not _violated(limits, _amounts(limits, trial)):
-                    best = (worth, name, higher)
-        if best is None:
-            return counts
-        counts = {**counts, best[1]: best[2]}
+__all__ = ["Axis", "Counts", "Limit", "Solution", "Term", "kept_units", "levels", "solve", "width_axis"]
