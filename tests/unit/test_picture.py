@@ -103,6 +103,22 @@ def test_a_concatenation_shows_each_share():
     assert sizes == {"a": 6, "b": 2}
 
 
+class Parted(nn.Module):
+    def __init__(self, *sizes):
+        super().__init__()
+        self.sizes, self.a = sizes, nn.Conv2d(3, sum(sizes), 1)
+        self.heads = nn.ModuleList(nn.Conv2d(size, 2, 1) for size in sizes)
+
+    def forward(self, x):
+        return tuple(f(p) for f, p in zip(self.heads, self.a(x).split(self.sizes, 1), strict=True))
+
+
+@pytest.mark.parametrize(("sizes", "said"), [((4, 4, 4), "3 of 4 x 5 x 5"), ((4, 2), "4 x 5 x 5, 2 x 5 x 5")])
+def test_parts_of_a_split_have_shapes(sizes, said):
+    _, _, picture = pictured(Parted(*sizes), (3, 5, 5))
+    assert next(plain(box.shape) for box in picture.boxes if box.title == "a") == said
+
+
 def grid(count, step):
     """A chain with an arrow over `step` boxes from every third one."""
     skips = [(i, i + step) for i in range(0, count - step, 3)]

@@ -223,10 +223,15 @@ def _operator(call: Call) -> str:
 
 
 def _shape(node: Node) -> str:
-    """`64 x 32 x 32` without the batch, N for a batch in another place."""
+    """`64 x 32 x 32` without the batch, N for a batch in another place; parts of a split one by one."""
     value: Any = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return ""
+    if isinstance(value, list | tuple):
+        parts = [_sizes(part) for part in value if isinstance(part, Tensor)]
+        return f"{len(parts)} of {parts[0]}" if len(set(parts)) == 1 else ", ".join(parts)
+    return _sizes(value) if isinstance(value, Tensor) else ""
+
+
+def _sizes(value: Tensor) -> str:
     sizes = [str(n) if isinstance(n, int) else "N" for n in value.shape]
     return " \N{MULTIPLICATION SIGN} ".join(sizes[1:] if sizes[:1] == ["N"] else sizes)
 
