@@ -18,6 +18,7 @@ from toolchain.program.capture import (
     save_program,
     switch,
 )
+from toolchain.program.channels import analyse
 
 NETWORKS = [n for n in TOPOLOGIES if n != "option A"]
 
@@ -96,6 +97,30 @@ def test_capture_leaves_the_module_alone_and_shares_its_weights():
     assert program.inputs[0].name == "image"
     assert program.inputs[0].shape == (None, 3, 8, 8)
     assert program.outputs[0].shape == (None, 5)
+
+
+class Exact(nn.Module):
+    """Part of the network is computed without autocast, as EfficientViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        with torch.autocast("cpu", enabled=False):
+            x = torch.relu(x.float()) / 2
+        return self.last(x).mean((2, 3))
+
+
+def test_regions_without_autocast_are_written_in_line():
+    network, x = Exact().eval(), torch.randn(2, 3, 8, 8)
+    program = capture(network, (x,), name="exact")
+    assert all(node.op != "call_module" and "wrap" not in node.name for node in program.module.graph.nodes)
+    assert "relu" in program.module.code
+    assert [g.name for g in analyse(program).groups] == ["first"]
+    with torch.no_grad():
+        assert torch.equal(program.module(x), network(x))
 
 
 def test_saved_and_opened_is_the_same_program(tmp_path):

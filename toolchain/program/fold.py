@@ -65,21 +65,37 @@ def _drop_dead(module: GraphModule) -> None:
 
 
 def _inline_regions(module: GraphModule) -> None:
-    """`wrap_with_set_grad_enabled(flag, body, *args)`: its body in line, detached where the flag is off."""
+    """Regions under `no_grad` or with autocast off: their bodies in line, detached under `no_grad`."""
     for node in list(module.graph.nodes):
-        name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
-        if name != "wrap_with_set_grad_enabled" or not isinstance(node.args[1], Node):
+        region = _region(node)
+        if region is None:
             continue
-        body = module.get_submodule(str(node.args[1].target))
+        name, arguments, detached = region
+        body = module.get_submodule(name)
         assert isinstance(body, GraphModule)
-        results = _copied_in_line(module.graph, node, body, list(node.args[2:]))
-        if not node.args[0]:
+        results = _copied_in_line(module.graph, node, body, arguments)
+        if detached:
             results = [_detached(module.graph, node, r) for r in results]
         for user in list(node.users):
             assert user.target is operator.getitem
             user.replace_all_uses_with(results[user.args[1]])
             module.graph.erase_node(user)
         module.graph.erase_node(node)
+
+
+def _region(node: Node) -> tuple[str, list[Any], bool] | None:
+    """(name of the body, its arguments, whether no gradient passes) of a region that can be written in line.
+
+    `wrap_with_set_grad_enabled(flag, body, *args)` or
+    `wrap_with_autocast(device, dtype, flag, cache, body, *args)`; autocast that is on changes what the
+    operators inside compute, and stays.
+    """
+    name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+    if name == "wrap_with_set_grad_enabled" and isinstance(node.args[1], Node):
+        return str(node.args[1].target), list(node.args[2:]), not node.args[0]
+    if name == "wrap_with_autocast" and not node.args[2] and isinstance(node.args[4], Node):
+        return str(node.args[4].target), list(node.args[5:]), False
+    return None
 
 
 def _copied_in_line(graph: Graph, before: Node, body: GraphModule, arguments: list[Any]) -> list[Any]:
