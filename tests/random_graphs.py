@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from tests.random_steps import MORE_KINDS
+
 IMAGE = (3, 8, 8)
 WIDTHS = (4, 6, 8, 12, 16)
 ACTIVATIONS = (F.relu, F.silu, F.gelu, F.hardswish, torch.tanh, F.relu_, F.leaky_relu)
@@ -497,4 +499,5 @@ KINDS = (
     (halved, 1),
     (attended, 1),
     (contracted, 1),
+    *MORE_KINDS,
 )
