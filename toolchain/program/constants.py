@@ -71,7 +71,11 @@ class Cutting:
 
     def constant(self, call: Call, name: str, value: Tensor) -> Node:
         """A new buffer, read just before the call."""
-        name = f"{call.node.name}_{name}"
+        base = name = f"{call.node.name}_{name}"
+        tries = 1
+        while hasattr(self.module, name):  # left by an earlier cut, and perhaps read elsewhere too
+            tries += 1
+            name = f"{base}_{tries}"
         self.module.register_buffer(name, value)
         with self.module.graph.inserting_before(call.node):
             return self.module.graph.get_attr(name)
@@ -112,7 +116,9 @@ def _literal(cut: Cutting, call: Call, dim: int, size: Any) -> Any:
 
 def shuffled(cut: Cutting, call: Call) -> None:
     """Given: the end of a channel shuffle of x. Result: x[:, kept channels in their new order]."""
-    shuffle = cut.analysis.tracing.shuffles[cut.origin[call.node]]
+    shuffle = cut.analysis.tracing.shuffles.get(cut.origin[call.node])
+    if shuffle is None:
+        return
     vector = cut.analysis.tracing.axes(shuffle.source).labels[shuffle.dim]
     kept = cut.kept(vector) if vector is not None else np.ones(0, bool)
     if kept.all():
@@ -143,6 +149,37 @@ def groups(cut: Cutting, call: Call) -> None:
     if call.op == "native_group_norm":
         x = cut.axes(call["input"])
         call.put("C", cut.count(x.labels[1], x.shape[1]))
+
+
+def convolved(cut: Cutting, call: Call) -> None:
+    """Given: a convolution. Result: with the groups that stay; one that slides over channels sees them all.
+
+    For that, removed channels come back as zeros before it and go again after it.
+    """
+    groups(cut, call)
+    for dim in cut.analysis.tracing.restricted.get(cut.origin[call.node], ()):
+        source: Node = call["input"]
+        vector = cut.axes(source).labels[dim]
+        if vector is None or cut.kept(vector).all():
+            continue
+        kept = cut.kept(vector)
+        graph, value = cut.module.graph, source.meta["val"]
+        zero = np.where(kept, np.cumsum(kept) - 1, kept.sum())
+        places = cut.constant(call, "places", torch.from_numpy(zero))
+        stay = cut.constant(call, "positions", torch.from_numpy(np.flatnonzero(kept)))
+        amounts = [0, 0] * (value.dim() - 1 - dim) + [0, 1]
+        with graph.inserting_before(call.node):
+            padded = graph.call_function(_aten.pad.default, (source, amounts))
+            whole = graph.call_function(_aten.index_select.default, (padded, dim, places))
+        shape = [int(kept.sum()) + 1 if d == dim else n for d, n in enumerate(value.shape)]
+        padded.meta["val"], whole.meta["val"] = value.new_empty(shape), value
+        call.node.replace_input_with(source, whole)
+        with graph.inserting_after(call.node):
+            result = graph.call_function(_aten.index_select.default, (call.node, dim, stay))
+        result.meta["val"] = call.node.meta["val"]
+        for user in [u for u in call.node.users if u is not result]:
+            user.replace_input_with(call.node, result)
+        cut.origin[result] = cut.origin.pop(call.node)
 
 
 def normalized(cut: Cutting, call: Call) -> None:
@@ -319,7 +356,7 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     **dict.fromkeys(
         ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], sizes
     ),
-    **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution", "_convolution"], groups),
+    **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution", "_convolution"], convolved),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], groups),
     **dict.fromkeys(["group_norm", "native_group_norm"], groups),
     **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], normalized),

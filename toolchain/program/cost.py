@@ -7,7 +7,7 @@ counts, prepared once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any, Final, cast
@@ -165,6 +165,11 @@ def _layer_factors(analysis: Analysis, call: Call) -> tuple[Factors, Factors]:
         return [*outputs, inner], outputs
     weight_axes = tracing.axes(call["weight"])
     kernel = len(weight_axes) - 2
+    slid = tracing.restricted.get(call.node, ())
+    if slid:
+        # It sees every channel, whatever is cut: the removed ones as zeros.
+        result = replace(result, labels=tuple(None if d in slid else v for d, v in enumerate(result.labels)))
+        outputs = _per_sample(result, call)
     if call.op in _TRANSPOSED or call["transposed"]:
         source = tracing.axes(call["input"])
         return [*_factors(source)[len(source) - kernel :], *_factors(weight_axes)], outputs

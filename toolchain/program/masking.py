@@ -54,7 +54,9 @@ def _restricted(cut: Cutting, call: Call) -> None:
     kept = cut.partly_kept(cut.axes(source))
     if not kept:
         return
-    if call.op.startswith("_weight_norm"):
+    if call.op.startswith("conv"):
+        _zeroed(cut, call, source)
+    elif call.op.startswith("_weight_norm"):
         own = {d: d for d in kept if call["dim"] != -1 and d == cut.axes(source).dim(call["dim"])}
         call.node.target = _Compressed(call.node.target, kept, {}, own=own, whole=True)
     elif "norm" in call.op and call.op not in ("norm", "linalg_vector_norm"):
@@ -135,9 +137,9 @@ def _put_back(x: Tensor, small: Tensor, kept: Positions) -> Tensor:
     return small
 
 
-def _zeroed(cut: Cutting, call: Call, weight: Node) -> None:
-    """A weight that the graph computes from parameters: zero what is removed of the result."""
-    kept = cut.partly_kept(cut.axes(weight))
+def _zeroed(cut: Cutting, call: Call, operand: Node) -> None:
+    """An operand that the graph computes, a weight or what is slid over: zero what is removed of it."""
+    kept = cut.partly_kept(cut.axes(operand))
     if not kept:
         return
 
@@ -145,5 +147,5 @@ def _zeroed(cut: Cutting, call: Call, weight: Node) -> None:
         return _put_back(x, _select(x, kept), kept)
 
     with cut.module.graph.inserting_before(call.node):
-        new = cut.module.graph.call_function(zeroed, (weight,))
-    call.node.replace_input_with(weight, new)
+        new = cut.module.graph.call_function(zeroed, (operand,))
+    call.node.replace_input_with(operand, new)

@@ -62,6 +62,11 @@ def _filtered(
     """The result of a convolution; kernel dimensions stay, and image dimensions that it looks along."""
     image = range(channel + 1, len(x))
     looks = [d for d in image if not _position_by_position(call, weight, d - channel - 1)]
+    slides = [d for d in looks if _keeps_places(t, call, x, weight, d - channel - 1)]
+    t.restrict(
+        call, slides, x, f"{call.node.name} ({call.op}): slides over the channels, removed ones count as 0"
+    )
+    looks = [d for d in looks if d not in slides]
     t.freeze(x, looks, f"{call.node.name}: an image dimension of a convolution")
     t.freeze(weight, range(2, len(weight)), "kernel")
     if bias is not None:
@@ -81,6 +86,19 @@ def _position_by_position(call: Call, weight: Axes, image_dim: int) -> bool:
         if each[image_dim if len(each) > 1 else 0] not in neutral:
             return False
     return True
+
+
+def _keeps_places(t: Tracing, call: Call, x: Axes, weight: Axes, image_dim: int) -> bool:
+    """Whether one filter goes over all positions of a dimension of channels, with a result for each (ECA)."""
+    dim = len(x) - len(weight) + 2 + image_dim
+    vector = x.labels[dim]
+    if vector is None or call.op not in _CONVOLUTIONS or weight.shape[:2] != (1, 1):
+        return False
+    same = t.shape(call.node)[dim] == x.shape[dim] and weight.shape[2 + image_dim] % 2 == 1
+    stride = call["stride"]
+    several = isinstance(stride, list | tuple) and len(stride) > 1
+    one = (stride[image_dim] if several else stride) in (1, [1], (1,))
+    return same and one and bool(t.labels.roots(vector).any())
 
 
 def linear(t: Tracing, call: Call) -> Value:
