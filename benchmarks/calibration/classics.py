@@ -275,3 +275,42 @@ class HeadBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
+
+
+class TinyStage(nn.Module):
+    """YOLOv4-tiny's cross-stage block: half of the channels through two convolutions; both ends put out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.enter = _cbr(width, width)
+        self.first, self.second = _cbr(half, half), _cbr(half, half)
+        self.leave = _cbr(width, width, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.enter(x)
+        y = self.first(x.chunk(2, 1)[1])
+        z = self.leave(torch.cat([self.second(y), y], 1))
+        return functional.max_pool2d(torch.cat([x, z], 1), 2), z
+
+
+class YoloV4Tiny(nn.Module):
+    """Wang et al. 2021 (Scaled-YOLOv4), the tiny network for 80 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_cbr(3, 32, 3, 2), _cbr(32, 64, 3, 2))
+        self.stages = nn.ModuleList(TinyStage(width) for width in (64, 128, 256))
+        self.neck = nn.Sequential(_cbr(512, 512), _cbr(512, 256, 1))
+        self.coarse = nn.Sequential(_cbr(256, 512), nn.Conv2d(512, 255, 1))
+        self.up = _cbr(256, 128, 1)
+        self.fine = nn.Sequential(_cbr(384, 256), nn.Conv2d(256, 255, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        inner = x
+        for stage in self.stages:
+            x, inner = stage(x)
+        x = self.neck(x)
+        up = functional.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
+        return self.coarse(x), self.fine(torch.cat([up, inner], 1))

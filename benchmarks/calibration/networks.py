@@ -127,6 +127,7 @@ NCNN: Final = {
     "regnety_400m": "regnety_400m@224",
     "vision_transformer": "vit_b_16@384",
     "mobilenet_ssd": "mobilenet_ssd_voc@300",
+    "yolov4-tiny": "yolov4_tiny@416",
 }
 """The names of ncnn's benchmark."""
 
@@ -154,6 +155,7 @@ def _made(name: str, side: int, *, classes: int) -> nn.Module:
         "mobilenet_ssd_coco": lambda: classics.MobileNetSSD(91),
         "shufflenet_v1": classics.ShuffleNetV1,
         "alexnet_caffe": classics.CaffeAlexNet,
+        "yolov4_tiny": classics.YoloV4Tiny,
         "text_512": lambda: classics.ClipText(512, 12),
         "text_768": lambda: classics.ClipText(768, 12),
         "text_s0": lambda: classics.ClipText(512, 4, mixers=2),

@@ -108,16 +108,18 @@ _NCNN_BOARDS: Final = (
     (r"RDK X3.*", "rdk-x3"),
     (r"Arduino UNO Q.*", "arduino-uno-q"),
     (r"OrangePicm4.*", "rockchip-rk3566"),
-    (r"Rock3A.*|Station P2.*", "rockchip-rk3568"),
+    (r"Rock3A.*", "rock-3a"),
+    (r"Station P2.*", "station-p2"),
     (r"Avaota Aim T527.*", "allwinner-t527"),
     (r"MYIR RemiPi.*", "renesas-rzg2l"),
     (r"Radxa Zero 3W", "radxa-zero-3w"),
     (r"Raspberry Pi 4 Model B Broadcom.*", "raspberry-pi-4"),
-    (r"Rockchip RK3399", "firefly-rk3399"),
+    (r"Rockchip RK3399", "rockchip-rk3399"),
     (r"OrangePi4 LTS.*", "orangepi-4"),
     (r"Khadas VIM3.*", "khadas-vim3"),
     (r"Raspberry Pi 5 Broadcom BCM2712", "raspberry-pi-5"),
-    (r"Rockchip RK3588|OrangePi5.*", "rockchip-rk3588"),
+    (r"Rockchip RK3588", "rockchip-rk3588"),
+    (r"OrangePi5.*", "orangepi-5"),
 )
 _NCNN_PHONES: Final = (
     (r"Kirin 970", "kirin-970"),
@@ -145,13 +147,35 @@ def _board(row: dict[str, str]) -> str | None:
     return _named(row["device"], _BOARDS)
 
 
-def _ncnn(names: Sequence[tuple[str, str]]) -> Callable[[dict[str, str]], str | None]:
+_HALF: Final = frozenset(
+    ("allwinner-t527", "orangepi-5", "radxa-zero-3w", "raspberry-pi-5", "renesas-rzg2l", "rock-3a",
+     "rockchip-rk3566", "rockchip-rk3588", "station-p2", "dimensity-9300", "snapdragon-675",
+     "snapdragon-765g", "snapdragon-855", "snapdragon-8-gen-2", "snapdragon-888")
+)  # fmt: skip
+"""Processors that calculate in fp16 (ARMv8.2): ncnn uses other kernels there, costs are not alike."""
+
+
+def _ncnn(names: Sequence[tuple[str, str]], *, half: bool) -> Callable[[dict[str, str]], str | None]:
     def pick(row: dict[str, str]) -> str | None:
         if row["runtime"] != "ncnn benchncnn" or row["accelerator"] != "CPU":
             return None
-        return _named(row["device"], names)
+        variant = _named(row["device"], names)
+        return variant if (variant in _HALF) == half else None
 
     return pick
+
+
+def _ncnn_suite(target: str, names: Sequence[tuple[str, str]], *, half: bool) -> Suite:
+    return Suite(
+        target=target,
+        runtime="ncnn",
+        terms=_CPU,
+        align=8,
+        pick=_ncnn(names, half=half),
+        strength=Strength(shared=1e-2, own=1e-1, scale=1e-4),
+        precisions=(("ncnn default.*", "fp16"), ("int8", "int8")),
+        fewest=5,
+    )
 
 
 def _android(row: dict[str, str]) -> str | None:
@@ -188,11 +212,8 @@ SUITES: Final = (
         target="traffic-camera", runtime="litert", terms=_CPU, align=8, pick=_board,
         strength=Strength(shared=1e-4, own=1e-2, scale=1e-4), precisions=_CPU_TYPES, fewest=8,
     ),
-    Suite(
-        target="traffic-camera", runtime="ncnn", terms=_CPU, align=8, pick=_ncnn(_NCNN_BOARDS),
-        strength=Strength(shared=1e-3, own=1e-1, scale=1e-4),
-        precisions=(("ncnn default.*", "fp16"), ("int8", "int8")), fewest=5,
-    ),
+    _ncnn_suite("traffic-camera", _NCNN_BOARDS, half=False),
+    _ncnn_suite("traffic-camera", _NCNN_BOARDS, half=True),
     Suite(
         target="android", runtime="litert", terms=_CPU, align=8, pick=_android,
         strength=Strength(shared=1e-3, own=1e-1, scale=1e-3), precisions=_CPU_TYPES, fewest=4,
@@ -201,11 +222,8 @@ SUITES: Final = (
         target="android", runtime="paddle-lite", terms=_CPU, align=8, pick=_paddle,
         strength=Strength(shared=1e-4, own=1e-2, scale=1e-4), precisions=_FLOAT, fewest=8,
     ),
-    Suite(
-        target="android", runtime="ncnn", terms=_CPU, align=8, pick=_ncnn(_NCNN_PHONES),
-        strength=Strength(shared=1e-3, own=1e-1, scale=1e-4),
-        precisions=(("ncnn default.*", "fp16"), ("int8", "int8")), fewest=5,
-    ),
+    _ncnn_suite("android", _NCNN_PHONES, half=False),
+    _ncnn_suite("android", _NCNN_PHONES, half=True),
 )  # fmt: skip
 
 
@@ -258,6 +276,10 @@ NAMES: Final = {
 """Of every target: the variant meant when none is named, other devices with the same chip, and gaps."""
 
 
+_CORES: Final = {"0": "all cores", "1": "little cores", "2": "big cores"}
+"""benchncnn's `powersave`: which cores the threads may use."""
+
+
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of the published table."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -275,10 +297,11 @@ def rows_of(suite: Suite, published: Sequence[dict[str, str]]) -> Iterator[Row]:
         key = NCNN.get(row["model"]) if ncnn else canonical(row["model"], row["input"])
         if key is None:
             continue
+        little = "powersave=1" in row["metric"]
         yield Row(
             key=key,
             model=row["model"],
-            variant=variant,
+            variant=f"{variant}-little" if little else variant,
             device=row["device"],
             chip=row["chip"],
             engine=_engine(row),
@@ -295,6 +318,10 @@ def rows_of(suite: Suite, published: Sequence[dict[str, str]]) -> Iterator[Row]:
 
 def _engine(row: dict[str, str]) -> str:
     """The runtime as the source names it; TensorRT's many builds by who measured them."""
+    if "powersave" in row["metric"]:
+        cores = re.search(r"powersave=(\d)", row["metric"])
+        assert cores is not None
+        return f"ncnn benchncnn ({_CORES[cores[1]]})"
     if "TensorRT" in row["runtime"]:
         measured_by = "MLPerf" if "inference_results" in row["source_repo_or_url"] else None
         return f"TensorRT ({measured_by or row['source_repo_or_url'].split('/')[-1]})"

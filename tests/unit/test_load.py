@@ -239,3 +239,23 @@ def test_no_parameters(tmp_path):
     torch.save(nn.Sequential(nn.ReLU()), tmp_path / "n.pt")
     with pytest.raises(InputError, match="no floating-point parameter"):
         load(tmp_path / "n.pt", input_shape=SHAPE)
+
+
+def test_sizes_that_multiply_the_batch_are_no_code(tmp_path):
+    """A batch folded into other dimensions (attention) is `Mul(Integer(8), Symbol(...))` in the file."""
+
+    class Folded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.linear(x.reshape(-1, 6)).reshape(x.shape)
+
+    x = torch.randn(2, 8, 6)
+    exported = torch.export.export(Folded(), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(exported, tmp_path / "f.pt2")
+    with zipfile.ZipFile(tmp_path / "f.pt2") as archive:
+        texts = [archive.read(n).decode() for n in archive.namelist() if n.endswith(".json")]
+    assert any("Mul(Integer(8)" in text for text in texts)
+    assert load(tmp_path / "f.pt2").inputs[0].shape == (None, 8, 6)

@@ -160,7 +160,7 @@ def choose(
 ) -> tuple[Calibration, ...]:
     """The models that fit the wishes, the best founded one first; `runtime` may pin `name@version`.
 
-    Best founded: most networks, then the newest engine, then the smallest error.
+    Best founded: the runtime that the file has first, most networks, the newest engine, the smallest error.
 
     Raises:
         InputError: nothing fits; the hint says what there is.
@@ -182,7 +182,8 @@ def choose(
             there = "; ".join(sorted({m.name for m in models}))
             raise InputError(f"no such latency model of {wanted}", hint=f"there are: {there}")
         models = kept
-    return tuple(sorted(models, key=_standing))
+    runtimes = list(dict.fromkeys(m.runtime for m in known.models))
+    return tuple(sorted(models, key=lambda m: (runtimes.index(m.runtime), *_standing(m))))
 
 
 def _standing(model: Calibration) -> tuple[float, ...]:

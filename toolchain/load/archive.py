@@ -29,6 +29,7 @@ _FUNCTIONS: Final = frozenset(
     | {"IntTrueDiv", "FloatTrueDiv", "ToFloat", "PowByNatural", "FloatPow", "Identity", "Piecewise", "floor"}
     | {"ceiling", "Abs", "Pow", "True", "False", "oo", "int_oo", "Integer", "Float", "Symbol", "integer"}
     | {"positive", "nonnegative", "GreaterThan", "LessThan", "StrictGreaterThan", "StrictLessThan"}
+    | {"Add", "Mul"}
 )
 _OPERATOR: Final = re.compile(
     r"torch\.ops(\.\w+)+|_operator\.\w+|math\.\w+|torch\.(_)?sym_\w+|#.*|torch\.\w*\.?_?sym_\w+"
