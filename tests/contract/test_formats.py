@@ -58,6 +58,18 @@ class TwoByTwo(nn.Module):
         return total, total.sum(dim=1, keepdim=True)
 
 
+class Recurrent(nn.Module):
+    """Five steps of an LSTM in both directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.steps(x)[0].mean(1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     program: Program
@@ -77,13 +89,17 @@ def _with_statistics(module: nn.Module) -> nn.Module:
 
 def make_case(name: str) -> Case:
     torch.manual_seed(0)
-    module = Residual() if name == "residual" else TwoByTwo()
-    example = (torch.randn(3, 3, 8, 8),) if name == "residual" else (torch.randn(3, 6), torch.randn(3, 3))
-    program = capture(_with_statistics(module), example, name=name)
+    module, shapes = {
+        "residual": (Residual, [(3, 3, 8, 8)]),
+        "two-by-two": (TwoByTwo, [(3, 6), (3, 3)]),
+        "recurrent": (Recurrent, [(3, 5, 3)]),
+    }[name]
+    example = tuple(torch.randn(shape) for shape in shapes)
+    program = capture(_with_statistics(module()), example, name=name)
     return Case(program=program, inputs=tuple(x.numpy() for x in example))
 
 
-@pytest.fixture(scope="module", params=["residual", "two-by-two"])
+@pytest.fixture(scope="module", params=["residual", "two-by-two", "recurrent"])
 def case(request) -> Case:
     return make_case(request.param)
 

@@ -44,7 +44,7 @@ def _converted(program: Program, metadata: Mapping[str, str]) -> Any:
     """The converted MLModel with the program's names and the metadata; it is not compiled or loaded."""
     import coremltools as ct
 
-    graph = exported(program, 1, dynamic=False).run_decompositions({})
+    graph = exported(program, 1, dynamic=False).run_decompositions(_step_by_step())
     model = ct.convert(
         graph,
         outputs=[ct.TensorType(name=spec.name) for spec in program.outputs],
@@ -62,6 +62,16 @@ def _converted(program: Program, metadata: Mapping[str, str]) -> Any:
     model.user_defined_metadata.pop(_DATED, None)
     model.user_defined_metadata.update(sorted(metadata.items()))
     return model
+
+
+def _step_by_step() -> dict[Any, Any]:
+    """Recurrent layers written out, time step by time step: coremltools translates none from torch.export."""
+    import torch
+
+    aten = torch.ops.aten
+    written_out = torch._C.DispatchKey.CompositeImplicitAutograd
+    operators = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+    return {operator: operator.py_kernels[written_out] for operator in operators}
 
 
 @dataclass(kw_only=True)
