@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from toolchain.errors import InputError
 from toolchain.program.axes import Axes, attribute, call_of
@@ -133,7 +134,9 @@ def _resized(cutting: Cutting, value: object, meta: Any, known: dict[Any, Tensor
         shape[dim] = operator.floordiv(shape[dim] * new, old) if symbolic else new
     key = (meta.dtype, *(n if isinstance(n, int) else n.node.expr for n in shape))
     if key not in known:
-        known[key] = meta.new_empty(shape)
+        # meta.new_empty(shape) would be the same, after a dispatch ten times as long as this.
+        empty = torch.empty(shape, dtype=meta.dtype, device="meta")
+        known[key] = FakeTensor(meta.fake_mode, empty, meta.device) if isinstance(meta, FakeTensor) else empty
     return known[key]
 
 
