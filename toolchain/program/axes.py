@@ -48,6 +48,11 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)
 
+    @property
+    def place(self) -> str:
+        """For messages: the node, and the layer that it came from where that is known."""
+        return place_of(self.node)
+
     def put(self, name: str, value: Any) -> None:
         """Change an argument of the node."""
         position = self.positions.index(name)
@@ -91,6 +96,13 @@ def attribute(module: nn.Module, name: str) -> Any:
     for part in name.split("."):
         value = getattr(value, part)
     return value
+
+
+def place_of(node: Node) -> str:
+    """`softmax_1 in blocks.0.attn`: the node, and the layer that it came from where that is known."""
+    layers = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(layers[-1][0]) if layers else ""
+    return f"{node.name} in {path}" if path else node.name
 
 
 class Sizes:

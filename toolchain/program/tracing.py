@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from toolchain.program.axes import Axes, Call, Sizes, Value, attribute, call_of
+from toolchain.program.axes import Axes, Call, Sizes, Value, attribute, call_of, place_of
 from toolchain.program.labels import Labels, Vector
 from toolchain.program.rules.shuffling import Shuffle
 
@@ -55,9 +55,7 @@ class Tracing:
 
     def tie(self, first: Vector, second: Vector, call: Call) -> Vector:
         """Positions of both exist together, because of `call`."""
-        return self.labels.tie(
-            first, second, f"tied by {call.node.name} ({call.op}) to what cannot be removed"
-        )
+        return self.labels.tie(first, second, f"tied by {call.place} ({call.op}) to what cannot be removed")
 
     def freeze(self, axes: Axes | None, dims: Iterable[int], reason: str) -> None:
         """Nothing along these dimensions may be removed."""
@@ -82,7 +80,7 @@ class Tracing:
         shape = self.shape(node)
         for d, size in enumerate(shape):
             if size == 1:
-                self.labels.freeze(labels.get(d), f"{node.name}: alone in its dimension")
+                self.labels.freeze(labels.get(d), f"{place_of(node)}: alone in its dimension")
         return Axes(shape=shape, labels=tuple(labels.get(d) if n != 1 else None for d, n in enumerate(shape)))
 
     def parameter(self, node: Node) -> Value:
@@ -142,7 +140,7 @@ def freeze_all(tracing: Tracing, node: Node, why: str = "has no rule") -> Value:
     labelled = [a for v in inputs for a in (v if isinstance(v, tuple) else (v,)) if a is not None]
     if any(v is not None and tracing.labels.roots(v).any() for axes in labelled for v in axes.labels):
         tracing.unknown[name] = tracing.unknown.get(name, 0) + 1
-    reason = f"{node.name} ({name}) {why}"
+    reason = f"{place_of(node)} ({name}) {why}"
     for axes in labelled:
         tracing.freeze(axes, range(len(axes)), reason)
     return _staying(tracing, node, reason)

@@ -31,7 +31,7 @@ def index(t: Tracing, call: Call) -> Value:
         labels[used[0]] = positions
         return t.yields(call.node, labels)
     for d in used:
-        t.freeze(x, [d], f"{call.node.name}: indexed by number")
+        t.freeze(x, [d], f"{call.place}: indexed by number")
         _freeze_numbers(t, call, indices[d])
     return t.yields(call.node, _after_indexing(t, x, used, indices))
 
@@ -48,7 +48,7 @@ def write(t: Tracing, call: Call) -> Value:
     positions = _listed(t, call, x, used, indices)
     if positions is None:
         for d in used:
-            t.freeze(x, [d], f"{call.node.name}: written to by number")
+            t.freeze(x, [d], f"{call.place}: written to by number")
             _freeze_numbers(t, call, indices[d])
     target = _after_indexing(t, x, used, indices)
     if positions is not None:
@@ -71,27 +71,27 @@ def gather(t: Tracing, call: Call) -> Value:
     for d in range(len(x)):
         if d == x.dim(call["dim"]):
             for axes in (x, numbers, src):
-                t.freeze(axes, [d], f"{call.node.name}: addressed by number")
+                t.freeze(axes, [d], f"{call.place}: addressed by number")
         elif x.shape[d] == numbers.shape[d]:
             labels[d] = t.tie(x.labels[d], numbers.labels[d], call)
             if src is not None and src.shape[d] == x.shape[d]:
                 t.tie(x.labels[d], src.labels[d], call)
             else:
-                t.freeze(src, [d], f"{call.node.name}: read in part")
+                t.freeze(src, [d], f"{call.place}: read in part")
         else:
             for axes in (x, numbers, src):
-                t.freeze(axes, [d], f"{call.node.name}: addressed in part")
+                t.freeze(axes, [d], f"{call.place}: addressed in part")
     return t.yields(call.node, labels)
 
 
 def embedding(t: Tracing, call: Call) -> Value:
     """Given: weight [entries, d], indices [...]. Result: [..., d]; the entries stay."""
     table, numbers = t.axes(call["weight"]), t.axes(call["indices"])
-    t.freeze(table, [0], f"{call.node.name}: entries of a table")
+    t.freeze(table, [0], f"{call.place}: entries of a table")
     _freeze_numbers(t, call, call["indices"])
     if call.op != "embedding":
         weights = t.maybe(call["per_sample_weights"])
-        t.freeze(weights, range(len(weights or ())), f"{call.node.name}: one weight an entry")
+        t.freeze(weights, range(len(weights or ())), f"{call.place}: one weight an entry")
         shapes = [t.sizes.shape(value) for value in call.node.meta["val"]]
         return (Axes(shape=shapes[0], labels=(None, table.labels[1])), *(plain(s) for s in shapes[1:]))
     return t.yields(call.node, {len(numbers): table.labels[1]})
@@ -112,7 +112,7 @@ def _listed(t: Tracing, call: Call, x: Axes, used: Sequence[int], indices: Seque
     numbers = _constant_numbers(t, indices[used[0]]) if vector is not None else None
     if vector is None or numbers is None:
         return None
-    t.freeze(t.axes(indices[used[0]]), [0], f"{call.node.name}: list of channel numbers")
+    t.freeze(t.axes(indices[used[0]]), [0], f"{call.place}: list of channel numbers")
     t.facts[call.node] = {"source": vector, "result": vector[numbers]}
     return vector[numbers]
 
@@ -134,7 +134,7 @@ def _after_indexing(t: Tracing, x: Axes, used: Sequence[int], indices: Sequence[
 
 def _freeze_numbers(t: Tracing, call: Call, node: Any) -> None:
     axes = t.maybe(node)
-    t.freeze(axes, range(len(axes or ())), f"{call.node.name}: used as numbers")
+    t.freeze(axes, range(len(axes or ())), f"{call.place}: used as numbers")
 
 
 def _has_masks(indices: Sequence[Any]) -> bool:

@@ -17,7 +17,7 @@ def pixel_shuffle(t: Tracing, call: Call) -> Value:
     factor = call["upscale_factor"]
     channels = x.shape[-3] // factor**2
     labels = dict(enumerate(x.labels))
-    t.freeze(x, [len(x) - 2, len(x) - 1], f"{call.node.name}: rearranged")
+    t.freeze(x, [len(x) - 2, len(x) - 1], f"{call.place}: rearranged")
     vector = labels[len(x) - 3]
     if vector is not None:
         block = vector.reshape(channels, factor**2)
@@ -30,7 +30,7 @@ def pixel_unshuffle(t: Tracing, call: Call) -> Value:
     """Given: [..., c, h * r, w * r]. Result: [..., c * r * r, h, w]."""
     x = t.axes(call["self"])
     labels = dict(enumerate(x.labels))
-    t.freeze(x, [len(x) - 2, len(x) - 1], f"{call.node.name}: rearranged")
+    t.freeze(x, [len(x) - 2, len(x) - 1], f"{call.place}: rearranged")
     if labels[len(x) - 3] is not None:
         labels[len(x) - 3] = np.repeat(labels[len(x) - 3], call["downscale_factor"] ** 2)  # type: ignore[arg-type]
     return t.yields(call.node, labels)
@@ -49,7 +49,7 @@ def channel_shuffle(t: Tracing, call: Call) -> Value:
 def unfold_image(t: Tracing, call: Call) -> Value:
     """Given: [n, c, h, w]. Result: [n, c * kernel elements, positions]."""
     x = t.axes(call["self"])
-    t.freeze(x, range(len(x) - 2, len(x)), f"{call.node.name}: unfolded")
+    t.freeze(x, range(len(x) - 2, len(x)), f"{call.place}: unfolded")
     labels = dict(enumerate(x.labels[:-2]))
     area = call["kernel_size"][0] * call["kernel_size"][1]
     at = len(x) - 3
@@ -61,7 +61,7 @@ def unfold_image(t: Tracing, call: Call) -> Value:
 def fold_image(t: Tracing, call: Call) -> Value:
     """Given: [n, c * kernel elements, positions]. Result: [n, c, h, w]."""
     x = t.axes(call["self"])
-    t.freeze(x, [len(x) - 1], f"{call.node.name}: folded")
+    t.freeze(x, [len(x) - 1], f"{call.place}: folded")
     area = call["kernel_size"][0] * call["kernel_size"][1]
     at = len(x) - 2
     labels = dict(enumerate(x.labels[:-1]))
@@ -77,7 +77,7 @@ def unfold_dim(t: Tracing, call: Call) -> Value:
     """Sliding windows along one dimension, which stays."""
     x = t.axes(call["self"])
     dim = x.dim(call["dimension"])
-    t.freeze(x, [dim], f"{call.node.name}: unfolded")
+    t.freeze(x, [dim], f"{call.place}: unfolded")
     return t.yields(call.node, {d: v for d, v in enumerate(x.labels) if d != dim})
 
 

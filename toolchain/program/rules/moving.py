@@ -100,10 +100,10 @@ def pad(t: Tracing, call: Call) -> Value:
         if (before, after) == (0, 0) or labels[dim] is None:
             continue
         if mode != "constant" or not isinstance(before, int) or not isinstance(after, int):
-            t.freeze(x, [dim], f"{call.node.name}: padded along this dimension")
+            t.freeze(x, [dim], f"{call.place}: padded along this dimension")
             labels[dim] = None
         elif before < 0 or after < 0:
-            t.freeze(x, [dim], f"{call.node.name}: cropped along this dimension")
+            t.freeze(x, [dim], f"{call.place}: cropped along this dimension")
             labels[dim] = None
         else:
             ends = [t.labels.fresh(n) for n in (before, after)]

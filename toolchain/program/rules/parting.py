@@ -21,7 +21,7 @@ def select(t: Tracing, call: Call) -> Value:
         if not isinstance(call["index"], int):
             return freeze_all(t, call.node)
         at = call["index"] % x.shape[dim]
-        t.labels.freeze(vector[at : at + 1], f"{call.node.name}: selected by number")
+        t.labels.freeze(vector[at : at + 1], f"{call.place}: selected by number")
         t.facts[call.node] = {"vector": vector}
     return Axes(shape=t.shape(call.node), labels=tuple(v for d, v in enumerate(x.labels) if d != dim))
 
@@ -37,7 +37,7 @@ def cut(t: Tracing, call: Call) -> Value:
             return freeze_all(t, call.node)
         strided = positions.step not in (None, 1)
         if strided and not _survives_copying(call.node):
-            t.freeze(x, [dim], f"{call.node.name}: a strided view of what is changed in place later")
+            t.freeze(x, [dim], f"{call.place}: a strided view of what is changed in place later")
         labels[dim] = labels[dim][positions]  # type: ignore[index]
     return t.yields(call.node, dict(enumerate(labels)))
 
@@ -123,7 +123,7 @@ def divide(t: Tracing, call: Call) -> Value:
     dim = x.dim(call["dim"] or 0)
     shapes = [t.sizes.shape(v) for v in call.node.meta["val"]]
     if call.op == "unbind":
-        t.freeze(x, [dim], f"{call.node.name}: selected by number")
+        t.freeze(x, [dim], f"{call.place}: selected by number")
         labels = tuple(v for d, v in enumerate(x.labels) if d != dim)
         return tuple(Axes(shape=s, labels=labels) for s in shapes)
     parts: list[Axes] = []
@@ -133,7 +133,7 @@ def divide(t: Tracing, call: Call) -> Value:
         if own[dim] is not None:
             own[dim] = own[dim][start : start + shape[dim]]  # type: ignore[index]
             if shape[dim] == 1:
-                t.labels.freeze(own[dim], f"{call.node.name}: alone in its part")
+                t.labels.freeze(own[dim], f"{call.place}: alone in its part")
                 own[dim] = None
         start += shape[dim]
         parts.append(Axes(shape=shape, labels=tuple(own)))

@@ -45,7 +45,7 @@ def batch_norm(t: Tracing, call: Call) -> Value:
         t.restrict(call, others, x, f"{call.node.name}: statistics of the kept elements")
         t.keep_two(x, others)
     elif len(x) > 2 and any(x.labels[d] is not None for d in range(2, len(x))):
-        t.freeze(x, range(2, len(x)), f"{call.node.name}: normalised over this dimension in training")
+        t.freeze(x, range(2, len(x)), f"{call.place}: normalised over this dimension in training")
     several = isinstance(call.node.meta["val"], list | tuple)
     return (x, None, None) if several else x
 
@@ -53,7 +53,7 @@ def batch_norm(t: Tracing, call: Call) -> Value:
 def instance_norm(t: Tracing, call: Call) -> Value:
     """Given: x [n, c, ...]. Each channel has statistics of its own."""
     x = t.axes(call["input"])
-    t.freeze(x, range(2, len(x)), f"{call.node.name}: normalised over this dimension")
+    t.freeze(x, range(2, len(x)), f"{call.place}: normalised over this dimension")
     for name in ("weight", "bias", "running_mean", "running_var"):
         own = t.maybe(call[name])
         if own is not None:
@@ -77,7 +77,7 @@ def spatial(t: Tracing, call: Call) -> Value:
         count = len(t.axes(next(call.tensors()))) - 2
     x = t.axes(next(call.tensors()))
     rest = len(x) - count
-    t.freeze(x, range(rest, len(x)), f"{call.node.name} ({call.op}) mixes this dimension")
+    t.freeze(x, range(rest, len(x)), f"{call.place} ({call.op}) mixes this dimension")
     value = call.node.meta["val"]
     if isinstance(value, list | tuple):
         shapes = [t.sizes.shape(v) for v in value]
@@ -91,7 +91,7 @@ def unpool(t: Tracing, call: Call) -> Value:
     x, places = t.axes(call[name]), t.axes(call["indices"])
     rest = len(x) - int(call.op[len("max_unpool")])
     for axes in (x, places):
-        t.freeze(axes, range(rest, len(x)), f"{call.node.name} ({call.op}) mixes this dimension")
+        t.freeze(axes, range(rest, len(x)), f"{call.place} ({call.op}) mixes this dimension")
     return t.yields(call.node, {d: t.tie(x.labels[d], places.labels[d], call) for d in range(rest)})
 
 
@@ -99,21 +99,21 @@ def sample(t: Tracing, call: Call) -> Value:
     """Given: x [n, c, ...], grid [n, ..., 2 or 3] of places to read at. Result: [n, c, ...]."""
     x, grid = t.axes(call["input"]), t.axes(call["grid"])
     for axes, first in ((x, 2), (grid, 1)):
-        t.freeze(axes, range(first, len(axes)), f"{call.node.name} ({call.op}): places to read at")
+        t.freeze(axes, range(first, len(axes)), f"{call.place} ({call.op}): places to read at")
     return t.yields(call.node, {0: t.tie(x.labels[0], grid.labels[0], call), 1: x.labels[1]})
 
 
 def affine_grid(t: Tracing, call: Call) -> Value:
     """Given: theta [n, 2, 3] or [n, 3, 4], and a size of which only the image counts. Result: a grid."""
     theta = t.axes(call["theta"])
-    t.freeze(theta, range(1, len(theta)), f"{call.node.name}: numbers of an affine map")
+    t.freeze(theta, range(1, len(theta)), f"{call.place}: numbers of an affine map")
     return t.yields(call.node, {0: theta.labels[0]})
 
 
 def triangle(t: Tracing, call: Call) -> Value:
     """The last two dimensions are told apart by their positions."""
     x = t.axes(call["self"])
-    t.freeze(x, range(len(x) - 2, len(x)), f"{call.node.name} ({call.op}): told apart by position")
+    t.freeze(x, range(len(x) - 2, len(x)), f"{call.place} ({call.op}): told apart by position")
     return x
 
 
@@ -122,7 +122,7 @@ def parts(t: Tracing, call: Call) -> Value:
     x = t.axes(call["self"])
     if call.op == "view_as_real":
         return t.yields(call.node, dict(enumerate(x.labels)))
-    t.freeze(x, [len(x) - 1], f"{call.node.name} ({call.op}): real and imaginary parts")
+    t.freeze(x, [len(x) - 1], f"{call.place} ({call.op}): real and imaginary parts")
     return t.yields(call.node, dict(enumerate(x.labels[:-1])))
 
 

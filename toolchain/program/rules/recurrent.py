@@ -29,14 +29,14 @@ def recurrent(t: Tracing, call: Call) -> Value:
     if call["input"] is None or any(node.op != "get_attr" for node in call["params"] or [call.node]):
         return _whole(t, call, "packed sequences and computed weights")
     x, begin = t.axes(call["input"]), [t.axes(state) for state in states]
-    t.freeze(x, range(len(x) - 1), f"{call.node.name} ({call.op}): steps and samples")
+    t.freeze(x, range(len(x) - 1), f"{call.place} ({call.op}): steps and samples")
     for state in begin:
-        t.freeze(state, range(len(state) - 1), f"{call.node.name} ({call.op}): layers and samples")
+        t.freeze(state, range(len(state) - 1), f"{call.place} ({call.op}): layers and samples")
     output = begin[0].labels[-1]
     hidden = begin[-1].labels[-1]
     if begin[0].shape[-1] != begin[-1].shape[-1]:
         # The operator recognises a projection by unequal widths, which must therefore stay unequal.
-        t.freeze(begin[-1], [len(begin[-1]) - 1], f"{call.node.name} ({call.op}): cells behind a projection")
+        t.freeze(begin[-1], [len(begin[-1]) - 1], f"{call.place} ({call.op}): cells behind a projection")
     else:
         hidden = output = t.tie(output, hidden, call)
     directions = 2 if call["bidirectional"] else 1
@@ -88,7 +88,7 @@ def _times(vector: Vector, count: int) -> Vector:
 def _whole(t: Tracing, call: Call, what: str) -> Value:
     for node in call.tensors():
         axes = t.axes(node)
-        t.freeze(axes, range(len(axes)), f"{call.node.name} ({call.op}): {what} are kept whole")
+        t.freeze(axes, range(len(axes)), f"{call.place} ({call.op}): {what} are kept whole")
     return tuple(plain(t.sizes.shape(value)) for value in call.node.meta["val"])
 
 

@@ -38,7 +38,7 @@ def strict_reduction(t: Tracing, call: Call) -> Value:
     """Reductions that tell positions apart, such as argmax: the dimension stays."""
     x = t.axes(call["self"])
     dims = dims_of(call, len(x))
-    t.freeze(x, dims, f"{call.node.name} ({call.op}): over this dimension")
+    t.freeze(x, dims, f"{call.place} ({call.op}): over this dimension")
     return _reduced(t, call, x, dims)
 
 
@@ -46,7 +46,7 @@ def along(t: Tracing, call: Call) -> Value:
     """Operators along one dimension that stays: cumulative sums, sorting, Fourier transforms."""
     x = t.axes(next(call.tensors()))
     dims = dims_of(call, len(x))
-    t.freeze(x, dims, f"{call.node.name} ({call.op}): over this dimension")
+    t.freeze(x, dims, f"{call.place} ({call.op}): over this dimension")
     labels = tuple(None if d in dims else v for d, v in enumerate(x.labels))
     value = call.node.meta["val"]
     if isinstance(value, list | tuple):
@@ -72,7 +72,7 @@ def layer_norm(t: Tracing, call: Call) -> Value:
             for place, d in enumerate(dims):
                 t.tie(x.labels[d], own.labels[place], call)
     if sum(x.labels[d] is not None for d in dims) > 1:
-        t.freeze(x, dims, f"{call.node.name}: normalised over several removable dimensions")
+        t.freeze(x, dims, f"{call.place}: normalised over several removable dimensions")
     t.restrict(call, dims, x, f"{call.node.name} ({call.op}): statistics of the kept channels")
     several = isinstance(call.node.meta["val"], list | tuple)
     return (x, None, None) if several else x
@@ -86,9 +86,9 @@ def group_norm(t: Tracing, call: Call) -> Value:
         own = t.maybe(call[name])
         if own is not None:
             t.tie(x.labels[1], own.labels[0], call)
-    t.freeze(x, range(2, len(x)), f"{call.node.name}: normalised over this dimension")
+    t.freeze(x, range(2, len(x)), f"{call.place}: normalised over this dimension")
     runs = [groups, x.shape[1] // groups]
-    parts = t.labels.split(x.labels[1], runs, f"{call.node.name}: {groups} groups")
+    parts = t.labels.split(x.labels[1], runs, f"{call.place}: {groups} groups")
     t.facts[call.node] = {"groups": parts[0], "inner": parts[1]}
     if parts[1] is not None:
         t.restricted[call.node] = (1,)

@@ -31,7 +31,7 @@ def reshape(t: Tracing, call: Call) -> Value:
         if all(x.labels[d] is None for d in before):
             continue
         own = [(x.labels[d], x.shape[d]) for d in before]
-        parts = _regrouped(t, own, [shape[d] for d in after], f"{call.node.name} ({call.op})")
+        parts = _regrouped(t, own, [shape[d] for d in after], f"{call.place} ({call.op})")
         labels.update(zip(after, parts, strict=True))
     return t.yields(call.node, labels)
 

@@ -27,7 +27,7 @@ def convolution(t: Tracing, call: Call) -> Value:
     if groups == 1:
         t.tie(x.labels[channel], weight.labels[1], call)
     else:
-        why = f"{call.node.name}: {groups} groups"
+        why = f"{call.place}: {groups} groups"
         source = t.labels.split(x.labels[channel], [groups, weight.shape[1]], why)
         target = t.labels.split(result, [groups, weight.shape[0] // groups], why)
         if weight.shape[1] > 1:
@@ -45,7 +45,7 @@ def transposed(t: Tracing, call: Call) -> Value:
     t.tie(x.labels[channel], weight.labels[0], call)
     result = weight.labels[1]
     if groups > 1:
-        why = f"{call.node.name}: {groups} groups"
+        why = f"{call.place}: {groups} groups"
         source = t.labels.split(x.labels[channel], [groups, weight.shape[0] // groups], why)
         t.facts[call.node] = {"groups": source[0]}
         result = t.labels.merge([source[0], weight.labels[1]], [groups, weight.shape[1]])
@@ -67,7 +67,7 @@ def _filtered(
         call, slides, x, f"{call.node.name} ({call.op}): slides over the channels, removed ones count as 0"
     )
     looks = [d for d in looks if d not in slides]
-    t.freeze(x, looks, f"{call.node.name}: an image dimension of a convolution")
+    t.freeze(x, looks, f"{call.place}: an image dimension of a convolution")
     t.freeze(weight, range(2, len(weight)), "kernel")
     if bias is not None:
         t.tie(result, bias.labels[0], call)
@@ -175,11 +175,11 @@ def deformable(t: Tracing, call: Call) -> Value:
     """A convolution that reads at places of its own; each run of channels with an offset map of its own."""
     x, offset, mask = t.axes(call["input"]), t.axes(call["offset"]), t.maybe(call["mask"])
     for axes in (offset, mask):
-        t.freeze(axes, range(len(axes or ())), f"{call.node.name}: places to read at")
+        t.freeze(axes, range(len(axes or ())), f"{call.place}: places to read at")
     runs, weight = call["offset_groups"], t.axes(call["weight"])
     if call["groups"] > 1 or runs > 1:
-        t.freeze(x, [1], f"{call.node.name}: groups of a deformable convolution")
-        t.freeze(weight, [0, 1], f"{call.node.name}: groups of a deformable convolution")
+        t.freeze(x, [1], f"{call.place}: groups of a deformable convolution")
+        t.freeze(weight, [0, 1], f"{call.place}: groups of a deformable convolution")
     else:
         t.tie(x.labels[1], weight.labels[1], call)
     return _filtered(t, call, x, weight, t.maybe(call["bias"]), 1, weight.labels[0])
@@ -233,8 +233,8 @@ def attention(t: Tracing, call: Call) -> Value:
     q, k, v = (t.axes(call[name]) for name in ("query", "key", "value"))
     t.tie(q.labels[-1], k.labels[-1], call)
     t.tie(k.labels[-2], v.labels[-2], call)
-    t.freeze(k, [len(k) - 2], f"{call.node.name}: softmax over this dimension")
-    t.freeze(q, [len(q) - 2], f"{call.node.name}: rows of attention")
+    t.freeze(k, [len(k) - 2], f"{call.place}: softmax over this dimension")
+    t.freeze(q, [len(q) - 2], f"{call.place}: rows of attention")
     lead = list(q.labels[:-2])
     for d in range(len(q) - 2):
         at = d - len(q)
@@ -243,7 +243,7 @@ def attention(t: Tracing, call: Call) -> Value:
         elif len(k) >= -at and k.shape[at] > 1:
             t.tie(k.labels[at], v.labels[at], call)
             runs = [k.shape[at], q.shape[d] // k.shape[at]]
-            parts = t.labels.split(q.labels[d], runs, f"{call.node.name}: grouped queries")
+            parts = t.labels.split(q.labels[d], runs, f"{call.place}: grouped queries")
             t.tie(parts[0], k.labels[at], call)
     mask = t.maybe(call["attn_mask"])
     if mask is not None:
