@@ -124,9 +124,22 @@ def _run_predict(flags: argparse.Namespace, name: str) -> Outcome:
         from toolchain.prediction import prediction
 
         found = prediction(
-            request_of(flags, name), threads=flags.threads, require_measured=flags.require_measured
+            request_of(flags, name),
+            threads=flags.threads,
+            require_measured=flags.require_measured,
+            calibration=flags.calibration,
         )
     return _as_json(found) if flags.json else prediction_text(found), found["exit_code"]
+
+
+def _run_calibrate(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.listings import calibration_text
+
+    with only_ours(debug=flags.debug):
+        from toolchain.prediction import calibrate
+
+        found = calibrate(request_of(flags, name), threads=flags.threads)
+    return _as_json(found) if flags.json else calibration_text(found), 0
 
 
 def _run_targets(flags: argparse.Namespace, name: str) -> Outcome:
@@ -150,6 +163,7 @@ def _run_doctor(flags: argparse.Namespace, name: str) -> Outcome:
 _COMMANDS: Final = {
     "inspect": _run_inspect,
     "predict": _run_predict,
+    "calibrate": _run_calibrate,
     "targets": _run_targets,
     "doctor": _run_doctor,
 }

@@ -60,8 +60,13 @@ def parser_for(command: str, prog: str) -> Parser:
     )
     if command in ("compress", "bench", "predict", "inspect", "plan"):
         _add_model(parser)
-    if command == "predict":
-        _add_prediction(parser)
+    if command == "calibrate":
+        parser.add_argument("measurements", type=Path, help="CSV file with the columns model and ms")
+        parser.add_argument(
+            "--trust-pickle", action="store_true", help="let pickled networks run their code while loaded"
+        )
+    if command in ("predict", "calibrate"):
+        _add_prediction(parser, command)
     if command in ("compress", "bench", "plan"):
         _add_target(parser)
         _add_data(parser)
@@ -111,7 +116,7 @@ def _add_target(parser: Parser) -> None:
     group.add_argument("--threads", type=at_least_one, default=1, help="threads of one inference (1)")
 
 
-def _add_prediction(parser: Parser) -> None:
+def _add_prediction(parser: Parser, command: str) -> None:
     group = parser.add_argument_group("the target")
     group.add_argument(
         "--target",
@@ -124,9 +129,13 @@ def _add_prediction(parser: Parser) -> None:
         "--precision", type=precisions, default=(), metavar="fp16", help="precision (best evidence)"
     )
     group.add_argument("--threads", type=at_least_one, help="threads of one inference (best evidence)")
-    group.add_argument(
-        "--require-measured", action="store_true", help="exit 1: a prediction is no measurement"
-    )
+    if command == "predict":
+        group.add_argument(
+            "--calibration", type=Path, metavar="FILE", help="the model that `edgefit calibrate` wrote"
+        )
+        group.add_argument(
+            "--require-measured", action="store_true", help="exit 1: a prediction is no measurement"
+        )
 
 
 def _add_data(parser: Parser) -> None:
@@ -225,6 +234,8 @@ def _add_output(parser: Parser, command: str) -> None:
         ending = "compressed" if command == "compress" else "plan"
         group.add_argument("--out", type=Path, metavar="DIR", help=f"result folder (MODELNAME-{ending})")
         group.add_argument("--seed", type=not_negative_integer, default=0, help="of everything random (0)")
+    if command == "calibrate":
+        group.add_argument("--out", type=Path, metavar="FILE", required=True, help="where the model goes")
     group.add_argument("--json", action="store_true", help="print the record as JSON")
     group.add_argument("--quiet", action="store_true", help="no progress")
     group.add_argument("--debug", action="store_true", help="show traceback and third-party output")
@@ -237,6 +248,16 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
     Raises:
         InputError: no budget where one is needed, or flags that contradict each other.
     """
+    if command == "calibrate":
+        return Request(
+            model=flags.measurements,
+            target=flags.target,
+            runtime=flags.runtime,
+            precisions=flags.precision,
+            out=flags.out,
+            budget=Budget(),
+            trust_pickle=flags.trust_pickle,
+        )
     if command in ("inspect", "predict"):
         predicting = command == "predict"
         return Request(

@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "compress": "make the network smaller until it holds the budget, and prove it",
     "bench": "measure the network as it is, in every runtime and precision of the target",
     "predict": "estimate the latency on a device that is not at hand, from published measurements",
+    "calibrate": "fit a target's latency model to a few measurements of one's own device",
     "inspect": "show what the network is and which channels can be removed together",
     "targets": "list the devices and what they run",
     "doctor": "show what is installed here and what is missing",
@@ -54,6 +55,16 @@ examples:
   edgefit predict model.pt2 --target iphone:iphone-12
   edgefit predict model.pt2 --target traffic-camera:cortex-a72 --runtime litert --precision int8
   edgefit predict model.pt2 --target jetson --json
+""",
+    "calibrate": """\
+examples:
+  edgefit calibrate measured.csv --target traffic-camera:cortex-a72 --precision int8 --out camera.json
+  edgefit predict model.pt2 --target traffic-camera --calibration camera.json
+
+measured.csv has one line a network: its file beside the table, and its median latency on the device.
+  model,ms
+  mobilenet.pt2,41.2
+  resnet18.pt2,167
 """,
     "targets": "examples:\n  edgefit targets\n  edgefit targets --json\n",
     "doctor": "examples:\n  edgefit doctor\n",

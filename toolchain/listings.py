@@ -66,6 +66,27 @@ def _members(members: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(names[:shown]) + more
 
 
+def calibration_text(found: Found) -> str:
+    """What the measurements made of the model, and how it fits them now."""
+    return "\n".join(_calibration(found)) + "\n"
+
+
+def _calibration(found: Found) -> Iterator[str]:
+    target, file = found["target"], found["written"]
+    yield (
+        f"CALIBRATED  {target['name']}:{target['variant']}, {found['engine']}, {found['precision']}: kernels"
+        f" take {found['scale']:.3g} times as long, overhead {words.milliseconds(found['was_ms'])} ->"
+        f" {words.milliseconds(found['overhead_ms'])}"
+    )
+    yield ""
+    rows: list[tuple[str, ...]] = [("measured by you", "published model", "adapted model")]
+    for fit in found["fits"]:
+        rows.append(tuple(words.milliseconds(fit[k]) for k in ("ms", "published_ms", "adapted_ms")))
+    yield from table(rows)
+    yield ""
+    yield f"{file}: edgefit predict MODEL --target {target['name']} --calibration {file}"
+
+
 SLOWEST = 12
 """How many layers a prediction shows; the JSON has them all."""
 
@@ -88,6 +109,8 @@ def _prediction(found: Found) -> Iterator[str]:
     yield ""
     yield from table(_slowest(found))
     yield ""
+    if found["adapted"]:
+        yield f"adapted to your device {found['adapted']}; the errors below are the published device's"
     yield from _evidence(found["evidence"])
     yield from (f"warning: {line}: the interval may not hold" for line in found["outside"])
     if found["others"]:

@@ -72,7 +72,10 @@ class Factors:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """One device, runtime, accelerator and precision. `ms_per` maps terms to milliseconds per amount."""
+    """One device, runtime, accelerator and precision. `ms_per` maps terms to milliseconds per amount.
+
+    `adapted` says by what measurements the user's own device took the published one's place.
+    """
 
     variant: str
     devices: tuple[str, ...]
@@ -86,6 +89,7 @@ class Calibration:
     ms_per: Mapping[str, float]
     interval: Factors
     evidence: Basis
+    adapted: str = ""
 
     @property
     def name(self) -> str:
@@ -165,7 +169,8 @@ def choose(
     Raises:
         InputError: nothing fits; the hint says what there is.
     """
-    wanted = known.aliases.get(variant, variant or known.default)
+    named = variant or known.default
+    wanted = known.aliases.get(named, named)
     models = [m for m in known.models if m.variant == wanted]
     if not models:
         raise _no_variant(known, variant)
