@@ -36,7 +36,22 @@ def stacked(m, x):
     return x * m.weigh(tokens).squeeze(1)[:, :, None, None]
 
 
+def efficient_attention(m, x):
+    """A gate that looks at neighbouring channels (ECA): it goes on to see all places, zeros among them."""
+    return (
+        x
+        * torch.sigmoid(m.near(x.mean((2, 3))[:, None]) + m.far(x.mean((2, 3))[:, None])).transpose(1, 2)[
+            ..., None
+        ]
+    )
+
+
 CASES = {
+    "convolution along channels": lambda: Net(
+        efficient_attention,
+        near=nn.Conv1d(1, 1, 3, padding=1),
+        far=nn.Conv1d(1, 1, 5, padding="same", dilation=2),
+    ),
     "division by a constant": lambda: Net(fourier, mix=nn.Linear(12, 12)),
     "channels as image of a 1x1 convolution": lambda: Net(stacked, weigh=nn.Conv1d(3, 1, 1)),
 }
