@@ -119,7 +119,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "`python -m benchmarks.coverage.growth`: CPU seconds of one thread, least of "
         f"{record['machine']['rounds']}; half of every group removed. Exponent: slope of log(seconds) over",
         "log(nodes + output channels); 1 is linear. Pruning also copies the weights that stay.",
-        *([f"Left out, too large for this machine: {', '.join(out)}."] if out else []),
+        *([f"Not measured, larger than `--max-mb`: {', '.join(out)}."] if out else []),
         "",
         "| network | nodes | channels | analysis (s) | pruning (s) | µs per node and channel |",
         "|---|---:|---:|---:|---:|---:|",
