@@ -4,7 +4,8 @@
 
 Two processes a network, one after the other: the checks in float64, then the times in float32. The smallest
 networks come first. The results file is replaced after each network, so that the run can be stopped and
-resumed; a markdown table is written beside it.
+resumed; a markdown table is written beside it. What one run left out (--no-race), a later one measures, best
+on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -51,22 +52,26 @@ def main() -> int:
     for name in names:
         networks.setdefault(name, {"status": "not run", "reason": "not yet"})
     for name in sorted(names, key=lambda n: params[n]):
-        if flags.only and name not in flags.only:
-            continue
-        if networks[name]["status"] != "not run" and not flags.again:
-            continue
-        megabytes = params[name] * BYTES_PER_WEIGHT / 1e6
-        if megabytes > flags.max_mb:
-            networks[name] = {"status": "not run", "reason": f"{megabytes:.0f} MB of weights, too many here"}
-        else:
-            networks[name] = {"params": params[name], **child(name, flags.limit_s)}
-            if not flags.no_race:
-                limit_s = flags.limit_s + flags.rival_limit_s
-                networks[name]["race"] = child(name, limit_s, "--race", str(flags.rival_limit_s))
-            print(said(name, networks[name]), flush=True)
-        save(out, record)
+        if not flags.only or name in flags.only:
+            networks[name] = entry(name, params[name], networks[name], flags)
+            save(out, record)
     save(out, record)
     return int(any(n["status"] not in ("equal", "not run") for n in networks.values()))
+
+
+def entry(name: str, params: int, known: dict[str, Any], flags: argparse.Namespace) -> dict[str, Any]:
+    """What is known of a network, and what had to be measured for it."""
+    megabytes = params * BYTES_PER_WEIGHT / 1e6
+    if megabytes > flags.max_mb:
+        reason = f"{megabytes:.0f} MB of weights, too many here"
+        return {"status": "not run", "reason": reason} if known["status"] == "not run" else known
+    if known["status"] == "not run" or flags.again:
+        known = {"params": params, **child(name, flags.limit_s)}
+        print(said(name, known), flush=True)
+    if "race" not in known and not flags.no_race:
+        limit_s = flags.limit_s + flags.rival_limit_s
+        known["race"] = child(name, limit_s, "--race", str(flags.rival_limit_s))
+    return known
 
 
 def said(name: str, found: dict[str, Any]) -> str:

@@ -30,12 +30,14 @@ def markdown(record: Results) -> str:
     missing = [f"- {n}: {_missing(r)}" for n, r in sorted(done.items()) if r.get("missing")]
     unknown = [f"- {n}: {_listed(r['unknown_operators'])}" for n, r in sorted(done.items()) if _unknown(r)]
     theirs = [f"- {n}: {_rival(r)['reason']}" for n, r in sorted(done.items()) if "reason" in _rival(r)]
+    slow = [f"- {n}: {r['race']['reason']}" for n, r in sorted(done.items()) if "reason" in r.get("race", {})]
     left = [f"- {n}: {r['reason']}" for n, r in sorted(waiting.items())]
     for title, entries in (
         ("Not equal, or failed", failed),
         ("Channels in no prunable group", missing),
         ("Operators without a rule", unknown),
         ("torch-pruning: no result", theirs),
+        ("Times not measured", slow),
         ("Not run", left),
     ):
         if entries:
