@@ -116,3 +116,41 @@ def test_what_was_merged_is_not_carried_along():
     net = nn.Sequential(nn.Conv2d(6, 4, 1, bias=False), nn.BatchNorm2d(4))
     program = capture(net.eval(), (torch.randn(*IMAGE),), name="net")
     assert sum(t.numel() for t in lower(program).module.state_dict().values()) == 6 * 4 + 4
+
+
+class Computed(nn.Module):
+    """A weight and a bias computed from parameters, the bias written in place as Swin v2 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 6, 1, 1)), nn.Parameter(torch.randn(4))
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        bias = self.bias.clone()
+        bias[1:3].zero_()
+        weight = self.weight / self.weight.std(dim=(1, 2, 3), keepdim=True)
+        return self.norm(nn.functional.conv2d(x, weight, bias))
+
+
+def test_what_depends_on_parameters_alone_is_computed():
+    assert lowered(Computed()) == ["aten.conv2d.default"]
+
+
+class Tied(nn.Module):
+    """A table that is read and, transposed, multiplied with."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(rows, 6))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.table) @ (self.table * 2)
+
+
+@pytest.mark.parametrize(("rows", "stored"), [(10, 120), (11, 66)])
+def test_a_large_table_is_not_stored_twice(rows, stored, monkeypatch):
+    monkeypatch.setattr("toolchain.program.fold.LARGEST_COPY", 60)
+    program = capture(Tied(rows).eval(), (torch.randn(3, 6),), name="tied")
+    assert sum(t.numel() for t in lower(program).module.state_dict().values()) == stored
+    lowered(Tied(rows), (3, 6))

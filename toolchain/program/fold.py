@@ -20,6 +20,8 @@ from toolchain.program.unpack import unpack
 
 LARGEST: Final = 2**24
 """Elements of the largest constant that is stored instead of computed."""
+LARGEST_COPY: Final = 2**20
+"""Elements of the largest constant that may be stored beside the parameter that it comes from."""
 _aten = torch.ops.aten
 _ALIASES: Final = ("alias", "lift_fresh_copy", "lift_fresh")
 _NEW: Final = ("new_zeros", "new_ones", "new_full")
@@ -38,7 +40,7 @@ def fold(module: GraphModule) -> None:
         call = call_of(node)
         if call is not None and call.op in _CHECKS:
             module.graph.erase_node(node)
-    _fold_constants(module)
+    fold_constants(module)
     for node in list(module.graph.nodes):
         call = call_of(node)
         if call is not None and call.op in _ALIASES:
@@ -123,20 +125,30 @@ def _detached(graph: Graph, before: Node, value: Any) -> Any:
     return node
 
 
-def _fold_constants(module: GraphModule) -> None:
-    """Compute what depends on constants alone; a constant that an activation is written into is none."""
+def fold_constants(module: GraphModule, *, trained: bool = False) -> int:
+    """Compute in place what depends on constants alone, and count; what an activation writes into is none.
+
+    With `trained`, parameters are constants too: for a graph that is to be exported. A large result is then
+    stored only where the parameters that it comes from are not read elsewhere, so that none is stored twice.
+    """
     excluded: set[Node] = set()
     while True:
-        values, spoiled = _computed(module, excluded)
+        values, roots, spoiled = _computed(module, excluded, trained)
+        if trained:
+            spoiled |= _stored_twice(values, roots)
         if not spoiled:
             break
         excluded |= spoiled
+    count = 0
     parameters = {id(p) for p in module.parameters()}
     for node, value in values.items():
         used = any(user not in values for user in node.users)
         if node.op == "get_attr" or not used or not isinstance(value, Tensor) or id(value) in parameters:
             continue
         name = f"constant_{node.name}"
+        while hasattr(module, name):
+            name += "_"
+        count += 1
         module.register_buffer(name, value.clone().contiguous())
         with module.graph.inserting_before(node):
             new = module.graph.get_attr(name)
@@ -145,10 +157,24 @@ def _fold_constants(module: GraphModule) -> None:
     for node in reversed([n for n in values if n.op != "get_attr"]):
         if not node.users:
             module.graph.erase_node(node)
+    return count
 
 
-def _computed(module: GraphModule, excluded: set[Node]) -> tuple[dict[Node, Any], set[Node]]:
-    """Values of constant nodes, and the roots of those that something not constant writes into."""
+def _stored_twice(values: dict[Node, Any], roots: dict[Node, set[Node]]) -> set[Node]:
+    """The roots of large results some of whose roots have to stay."""
+    found: set[Node] = set()
+    for node, value in values.items():
+        large = isinstance(value, Tensor) and value.numel() > LARGEST_COPY and node.op != "get_attr"
+        used = any(user not in values for user in node.users)
+        if large and used and any(user not in values for root in roots[node] for user in root.users):
+            found |= roots[node]
+    return found
+
+
+def _computed(
+    module: GraphModule, excluded: set[Node], trained: bool
+) -> tuple[dict[Node, Any], dict[Node, set[Node]], set[Node]]:
+    """Values of constant nodes, the roots of each, and the roots that something not constant writes into."""
     values: dict[Node, Any] = {}
     roots: dict[Node, set[Node]] = {}
     read: set[Node] = set()  # roots whose value of the moment an operator that stays has read
@@ -159,7 +185,9 @@ def _computed(module: GraphModule, excluded: set[Node]) -> tuple[dict[Node, Any]
                 continue
             if node.op == "get_attr":
                 value = _attribute(module, str(node.target))
-                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and _is_own(node):
+                if not isinstance(value, Tensor) or (isinstance(value, nn.Parameter) and not trained):
+                    continue
+                if _is_own(node) and any(_is_foldable(user) for user in node.users):
                     values[node], roots[node] = value.clone(), {node}
                 continue
             inputs = list(node.all_input_nodes)
@@ -173,7 +201,7 @@ def _computed(module: GraphModule, excluded: set[Node]) -> tuple[dict[Node, Any]
             else:
                 read |= set().union(*(roots.get(i, set()) for i in inputs))
                 spoiled |= written
-    return values, spoiled
+    return values, roots, spoiled
 
 
 def _is_new(node: Node) -> bool:

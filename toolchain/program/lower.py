@@ -3,7 +3,8 @@
 Given:  pad(x[:, :, ::s, ::s], channels=(a, b), value=0)      the ResNet option-A shortcut
 Result: conv2d(x, W [a + C + b, C, 1, 1], stride=s)           W[a + i, i] = 1
 
-Batch norms go into the layers before them, and dropout, which does nothing in eval mode, goes.
+What depends on parameters alone is computed (position biases, normalised weights), batch norms go into the
+layers before them, and dropout, which does nothing in eval mode, goes.
 
 Runtimes execute strided slices and channel pads as memory copies outside their blocked or quantized layouts,
 with a layout change before and after; the convolution stays inside, and int8 holds its ones exactly.
@@ -19,6 +20,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from toolchain.program.axes import call_of
+from toolchain.program.fold import fold_constants
 from toolchain.program.merging import merge_norms
 from toolchain.values import Program
 
@@ -40,7 +42,7 @@ def lower(program: Program) -> Program:
         pads = _channel_pads(node)
         if pads is not None:
             changed += _replace(module, node, pads, changed)
-    changed += merge_norms(module) + _drop_dropout(module)
+    changed += fold_constants(module, trained=True) + merge_norms(module) + _drop_dropout(module)
     if not changed:
         return program
     module.graph.eliminate_dead_code()
