@@ -19,6 +19,7 @@ from toolchain.artifacts import content_hash
 from toolchain.contracts import Format
 from toolchain.errors import ConversionError, InputError
 from toolchain.program.capture import capture, fingerprint
+from toolchain.program.lower import lower
 from toolchain.values import Program
 from toolchain.verify.parity import check_coreml, check_float
 
@@ -177,6 +178,28 @@ def test_wrong_weights_are_found(written, case, form):
         assert "fail" in [c.status for c in check_coreml(written, changed, subject="file")]
     else:
         assert check_float(changed, form.open(written.path), case.inputs, subject="file").status == "fail"
+
+
+class Biased(nn.Module):
+    """A bias from a small network of constants, as the position biases of Swin v2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.table = nn.Linear(6, 4), nn.Linear(2, 4)
+        self.register_buffer("where", torch.ones(2))
+
+    def forward(self, x):
+        return self.head(x) + self.table(self.where)
+
+
+def test_layers_of_constants_are_no_weights_of_the_file(form, tmp_path):
+    program = capture(Biased(), (torch.randn(3, 6),), name="biased")
+    artifact = form.write(lower(program), tmp_path / f"model{form.suffix}", {})
+    if form.open is None:
+        assert "fail" not in [c.status for c in check_coreml(artifact, program, subject="file")]
+    else:
+        check = check_float(program, form.open(artifact.path), (np.ones((3, 6), np.float32),), subject="file")
+        assert check.status == "pass", check
 
 
 def test_missing_folder_is_one_clear_line(small, form, tmp_path):

@@ -100,7 +100,12 @@ def _folded(program: Program) -> list[tuple[str, tuple[Tensor, ...]]]:
     module = program.module
     state: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     found = []
+    running: set[Node] = set()  # what depends on an input: layers of constants are computed before exporting
     for node in module.graph.nodes:
+        if node.op == "placeholder" or not running.isdisjoint(node.all_input_nodes):
+            running.add(node)
+        else:
+            continue
         name = getattr(getattr(node.target, "_schema", None), "name", "").removeprefix("aten::")
         if name not in _CONVOLUTIONS and name != "linear":
             continue
