@@ -13,7 +13,7 @@ TARGET: Final = Target(
     summary="Android phones, CPU",
     runtimes=(
         Runtime(name="litert", format="tflite", precisions=("fp32", "int8"), align=8),
-        Runtime(name="ncnn", format="onnx", precisions=("fp16", "int8"), align=8),
+        Runtime(name="ncnn", format="onnx", precisions=("fp32", "fp16", "int8"), align=8),
         Runtime(name="paddle-lite", format="onnx", precisions=("fp32",), align=8),
     ),
     connect=no_driver("android"),

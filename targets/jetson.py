@@ -11,7 +11,7 @@ from toolchain.contracts import Runtime, Target
 TARGET: Final = Target(
     name="jetson",
     summary="NVIDIA Jetson boards through TensorRT",
-    runtimes=(Runtime(name="tensorrt", format="onnx", precisions=("fp16", "int8"), align=8),),
+    runtimes=(Runtime(name="tensorrt", format="onnx", precisions=("fp32", "fp16", "int8"), align=8),),
     connect=no_driver("jetson"),
     calibration=Path(__file__).parent / "_calibrated" / "jetson.json",
 )

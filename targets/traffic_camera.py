@@ -13,7 +13,7 @@ TARGET: Final = Target(
     summary="boards with Cortex-A53, A55, A72, A73 and A76 CPUs",
     runtimes=(
         Runtime(name="litert", format="tflite", precisions=("fp32", "int8"), align=8),
-        Runtime(name="ncnn", format="onnx", precisions=("fp16", "int8"), align=8),
+        Runtime(name="ncnn", format="onnx", precisions=("fp32", "fp16", "int8"), align=8),
     ),
     connect=no_driver("traffic-camera"),
     calibration=Path(__file__).parent / "_calibrated" / "traffic_camera.json",

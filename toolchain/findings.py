@@ -59,8 +59,17 @@ def record(
         "verdict": verdict,
         "notes": list(run.notes),
         "timings": dict(run.seconds),
-        "exit_code": exit_code(checks, verdict if kind == "compress" else "held"),
+        "exit_code": exit_code(checks, _judged(run, kind, verdict)),
     }
+
+
+def _judged(run: Run, kind: str, verdict: str) -> str:
+    """The verdict that the exit code follows: without the device a prediction will do, unless it may not."""
+    if run.target.calibration is not None:
+        if run.request.require_measured:
+            return "not measured"
+        return "held" if verdict == "not measured" else verdict
+    return verdict if kind == "compress" else "held"
 
 
 def exit_code(checks: Sequence[Check], verdict: str) -> int:

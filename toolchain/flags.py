@@ -162,6 +162,9 @@ def _add_budget(parser: Parser) -> None:
     group.add_argument(
         "--max-drop", type=not_negative, metavar="POINTS", help="most that the metric may lose"
     )
+    group.add_argument(
+        "--require-measured", action="store_true", help="exit 1 where the latency is only predicted"
+    )
 
 
 def _add_pruning(parser: Parser) -> None:
@@ -303,6 +306,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         resume=deciding and flags.resume,
         finish=deciding and flags.finish,
         plan=flags.apply if applying else None,
+        require_measured=deciding and flags.require_measured,
     )
 
 

@@ -20,6 +20,7 @@ from toolchain.contracts import Data, Device, Progress, Silent, Target
 from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
+from toolchain.foresight import Absent, foresee, model_for, outlook, unmeasured_baseline
 from toolchain.load import load
 from toolchain.picture.page import draw
 from toolchain.plain import to_plain
@@ -54,7 +55,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         CompressError: by kind of failure; nothing is written to `request.out` then.
     """
     run = open_run(request, progress or Silent())
-    baseline = measure_baseline(run, combinations(run))
+    baseline = _baseline(run)
     choice = replay(run, request.plan) if request.plan else _decide(run, baseline)
     for attempt in range(ATTEMPTS):
         choice = repaired(run, choice)
@@ -65,6 +66,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         if again is None:
             break
         choice = again
+    _say_what_is_predicted(run, program)
     found = findings.record(run, "compress", baseline, choice, tuned, proof)
     report = Report(record=found, exit_code=found["exit_code"])
     _deliver(run, proof, choice, report)
@@ -75,7 +77,7 @@ def open_run(request: Request, progress: Progress) -> Run:
     """Check, load and connect everything a run needs; fails before anything is written."""
     refuse_foreign_folder(request.out)
     _require_work(request)
-    target: Target = registry.find("targets", "TARGET", request.target)
+    target = _target(request.target)
     require_formats(request.formats)
     criterion_named(request)
     metric = resolve(request.metric)
@@ -97,7 +99,7 @@ def open_run(request: Request, progress: Progress) -> Run:
     with clocked(seconds, "capture"):
         progress.stage("Analysing the channels")
         channels = analyse(program)
-    device: Device = target.connect()
+    device: Device = target.connect() if target.calibration is None else Absent(target=target)
     return Run(
         request=request,
         program=program,
@@ -191,8 +193,9 @@ def _overshoot(run: Run, choice: Choice, baseline: Baseline, proof: Proof) -> Ch
 def plan(request: Request, progress: Progress | None = None) -> Report:
     """Decide only: the plan is written to `request.out`/plan.json, with the report of what it rests on."""
     run = open_run(request, progress or Silent())
-    baseline = measure_baseline(run, combinations(run))
+    baseline = _baseline(run)
     choice = _decide(run, baseline)
+    _say_what_is_predicted(run, choice.program)
     found = findings.record(run, "plan", baseline, choice, None, None)
     report = Report(record=found, exit_code=found["exit_code"])
     replace_folder(request.out, lambda folder: _write_texts(folder, choice, report))
@@ -249,13 +252,36 @@ def inspect(request: Request, *, picture: Path | None = None) -> Mapping[str, An
     }
 
 
+def _target(asked: str) -> Target:
+    """The target `NAME` or `NAME:VARIANT`."""
+    name, _, variant = asked.partition(":")
+    target: Target = registry.find("targets", "TARGET", name)
+    if target.calibration is None and variant:
+        raise InputError(f"target '{name}' has no variants", hint=f"--target {name}")
+    return target
+
+
+def _baseline(run: Run) -> Baseline:
+    if run.target.calibration is not None:
+        return unmeasured_baseline(run)
+    return measure_baseline(run, combinations(run))
+
+
+def _say_what_is_predicted(run: Run, program: Program) -> None:
+    if run.target.calibration is not None:
+        run.notes.append(outlook(run, model_for(run), program))
+
+
 def _decide(run: Run, baseline: Baseline) -> Choice:
     """`decide`, keeping the best plan of an unreachable budget where the user can look at it."""
     try:
+        if run.target.calibration is not None:
+            return foresee(run, model_for(run))
         return decide_once(run, baseline)
     except BudgetError as error:
         if error.plan is not None:
             path = run.stages.root / "best-plan.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(plan_text(error.plan), encoding="utf-8")
             error.hint = f"{error.hint}; the best plan is in {path}"
         raise

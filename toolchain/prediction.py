@@ -9,19 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from toolchain import registry
 from toolchain.artifacts import place
-from toolchain.contracts import Target
 from toolchain.errors import InputError
+from toolchain.foresight import STATUS, known_models
 from toolchain.latency.adapting import Measured, adapt
 from toolchain.latency.calibrated import (
     Calibration,
-    Calibrations,
     Prediction,
     choose,
     evidence_of,
     predict,
-    read,
 )
 from toolchain.latency.operators import operators
 from toolchain.load.opening import load
@@ -29,7 +26,6 @@ from toolchain.plain import to_plain
 from toolchain.program.identity import fingerprint
 from toolchain.values import Request
 
-STATUS: Final = "predicted, not verified on the device"
 EXIT_NOT_MEASURED: Final = 1
 _FORMAT: Final = "a CSV file with the columns model (a path beside the file) and ms"
 
@@ -45,7 +41,7 @@ def prediction(
         InputError: the target has no latency model, or none that fits the wishes.
     """
     name, _, variant = request.target.partition(":")
-    known = _known(name, calibration)
+    known = known_models(name, calibration)
     models = choose(
         known, variant=variant, runtime=request.runtime, precisions=request.precisions, threads=threads
     )
@@ -75,7 +71,7 @@ def calibrate(request: Request, *, threads: int | None) -> Mapping[str, Any]:
         InputError: an unusable file, or nothing that fits the wishes.
     """
     name, _, variant = request.target.partition(":")
-    known = _known(name, None)
+    known = known_models(name)
     model = choose(
         known, variant=variant, runtime=request.runtime, precisions=request.precisions, threads=threads
     )[0]
@@ -122,20 +118,6 @@ def measurements(path: Path) -> tuple[tuple[Path, float], ...]:
     if not found:
         raise InputError(f"{path} has no measurements", hint=_FORMAT)
     return found
-
-
-def _known(name: str, own: Path | None) -> Calibrations:
-    """The target's models, or those in the user's own file."""
-    target: Target = registry.find("targets", "TARGET", name)
-    if target.calibration is None:
-        raise InputError(
-            f"target '{name}' is measured, there is no model to predict it from",
-            hint=f"edgefit bench MODEL --target {name}",
-        )
-    known = read(own or target.calibration)
-    if known.target != name:
-        raise InputError(f"{own} is of the target {known.target}, not of {name}")
-    return known
 
 
 def _model(model: Calibration) -> dict[str, Any]:

@@ -76,8 +76,11 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
         with run.stage("Metric of the files", "evaluate"):
             score = _program_score(run, program)
             scores = {k: s for k, a in artifacts.items() if (s := _file_score(run, a)) is not None}
-    with run.stage("Measuring original and result, interleaved", "measure"):
-        before, measurements = _measure(run, artifacts, choice, baseline, attempt)
+    before: Measurement | None = None
+    measurements: Mapping[Kind, Measurement] = {}
+    if baseline.artifacts:  # else the device is not at hand
+        with run.stage("Measuring original and result, interleaved", "measure"):
+            before, measurements = _measure(run, artifacts, choice, baseline, attempt)
     choice = _without_costly_quantization(run, choice, score, scores, measurements)
     _warn_of_damage(run, baseline, scores.get(kind_of(run, choice.combination)))
     limits = judge(run, choice, artifacts, measurements, cost(program), baseline, scores)

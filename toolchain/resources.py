@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from toolchain.baseline import Baseline
+from toolchain.latency.foretold import ForetoldLayers
 from toolchain.latency.predict import LatencyModel, calibrated, sizes
 from toolchain.latency.table import Axes, Sizes, build_table, grid
 from toolchain.program.blocks import blocks
@@ -102,7 +103,7 @@ class Shape:
 class PlannedLatency:
     """A latency model as a function of kept counts and dropped blocks."""
 
-    model: LatencyModel
+    model: LatencyModel | ForetoldLayers
     shape: Shape
 
     def ms_of_counts(self, counts: Counts) -> float:

@@ -357,6 +357,7 @@ class Request:
     resume: bool = False
     finish: bool = False
     plan: Path | None = None
+    require_measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

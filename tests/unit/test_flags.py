@@ -28,7 +28,7 @@ EVERY_FLAG = (
     "--arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle --criterion random "
     "--rescale all --reestimate-bn --runtime litert --precision int8 --formats onnx,tflite --epochs 7 "
     "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
-    "--out here --resume --finish"
+    "--out here --resume --finish --require-measured"
 )
 
 
@@ -59,6 +59,7 @@ def test_every_field_of_the_request_can_be_set():
         seed=11,
         resume=True,
         finish=True,
+        require_measured=True,
     )
     plain = parse("m.pt2 --budget-ms 1")
     same = {f.name for f in dataclasses.fields(Request) if getattr(request, f.name) == getattr(plain, f.name)}

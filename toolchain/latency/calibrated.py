@@ -209,7 +209,7 @@ def _no_variant(known: Calibrations, variant: str) -> InputError:
 def predict(model: Calibration, operators: Iterable[Operator]) -> Prediction:
     """The latency of a network with these operators, one sample an inference."""
     every = tuple(operators)
-    shares = tuple(Share(layer=o.layer, op=o.op, ms=_operator_ms(model, o)) for o in every)
+    shares = tuple(Share(layer=o.layer, op=o.op, ms=operator_ms(model, o)) for o in every)
     overhead = model.ms_per.get(INFERENCE, 0.0)
     total = overhead + sum(share.ms for share in shares)
     return Prediction(
@@ -222,7 +222,8 @@ def predict(model: Calibration, operators: Iterable[Operator]) -> Prediction:
     )
 
 
-def _operator_ms(model: Calibration, operator: Operator) -> float:
+def operator_ms(model: Calibration, operator: Operator) -> float:
+    """Milliseconds of one operator."""
     found = amounts(operator, model.align)
     return sum(model.ms_per.get(term, 0.0) * amount for term, amount in found.items())
 

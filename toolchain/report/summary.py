@@ -128,7 +128,10 @@ def _plan(record: Record, out: str | None) -> Iterator[str]:
     rows = [(w["layer"], str(w["before"]), str(w["after"])) for w in changed]
     yield from table([("layer", "before", "after"), *rows]) if rows else iter(("no layer becomes narrower",))
     if out is not None:
-        yield f"plan in {out}/plan.json; carry it out with: edgefit plan MODEL --apply {out}/plan.json"
+        target = record["request"]["target"]
+        device = "" if target == "host" else f" --target {target}"
+        file = f"{out}/plan.json"
+        yield f"plan in {file}; carry it out with: edgefit plan MODEL --apply {file}{device}"
 
 
 def _bench(record: Record) -> Iterator[str]:
