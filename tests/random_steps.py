@@ -108,11 +108,13 @@ def pool_and_back(n):
     i = n._pick(where=lambda s: s[1] >= 4)
     if i is None:
         return False
-    width = n.shapes[i][0]
+    width, h, w = n.shapes[i]
     inner = n._part(nn.Conv2d(width, width, 1))
+    # Equal values (flat regions) would be told apart by rounding alone, which differs between two networks.
+    slope = torch.linspace(0, 0.1, h * w, dtype=torch.float64).reshape(h, w)
 
     def run(found):
-        y, places = F.max_pool2d(found[i], 2, return_indices=True)
+        y, places = F.max_pool2d(found[i] + slope, 2, return_indices=True)
         return F.max_unpool2d(inner(y), places, 2)
 
     n._add("unpool", run, n.shapes[i], i)
