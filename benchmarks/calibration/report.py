@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Model = Mapping[str, Any]
-ASKED = (
+CORES = {
+    "Cortex-A72": ("raspberry-pi-4", "raspberry-pi-4-1500mhz", "firefly-rk3399"),
+    "Cortex-A73": ("odroid-n2", "khadas-vim4", "hikey-960"),
+    "Cortex-A76": ("firefly-rk3588s",),
+}
+Asked = tuple[str, str, Callable[[Model], bool], float]
+ASKED: tuple[Asked, ...] = (
     ("iPhone, Core ML, neural engine, fp16", "iphone", lambda m: m["precision"] == "fp16", 12),
     ("Cortex-A72, A73, A76, LiteRT CPU, fp32", "traffic-camera", lambda m: _is_litert(m, "fp32"), 12),
     ("Cortex-A72, A73, A76, LiteRT CPU, int8", "traffic-camera", lambda m: _is_litert(m, "int8"), 12),
     ("Jetson, TensorRT, fp16", "jetson", lambda m: m["precision"] == "fp16", 15),
 )
+"""What was asked: title, target, which models, and the limit of the mean error in percent."""
 
 
 def _is_litert(model: Model, precision: str) -> bool:
     return bool(model["runtime"] == "litert" and model["precision"] == precision)
+
+
+def _by_core() -> Iterator[Asked]:
+    for core, boards in CORES.items():
+        for precision in ("fp32", "int8"):
+
+            def wanted(model: Model, boards: tuple[str, ...] = boards, precision: str = precision) -> bool:
+                return _is_litert(model, precision) and model["variant"] in boards
+
+            yield f"{core} alone, {precision}", "traffic-camera", wanted, 12
+
+
+def panels(entries: Mapping[str, Sequence[Model]]) -> list[tuple[str, float, Sequence[Mapping[str, Any]]]]:
+    """What was asked, for the plot."""
+    return [
+        (title, limit, [r for m in entries.get(target, ()) if wanted(m) for r in m["residuals"]])
+        for title, target, wanted, limit in ASKED
+    ]
 
 
 def results_text(entries: Mapping[str, Sequence[Model]]) -> str:
@@ -33,7 +58,7 @@ def _lines(entries: Mapping[str, Sequence[Model]]) -> Iterator[str]:
     yield ""
     yield "| asked | limit | rows | network unseen | family unseen | coverage |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for title, target, wanted, limit in ASKED:
+    for title, target, wanted, limit in (*ASKED, *_by_core()):
         models = [m for m in entries.get(target, ()) if wanted(m)]
         rows = [r for m in models for r in m["residuals"]]
         cover = _weighted(models)
@@ -41,6 +66,8 @@ def _lines(entries: Mapping[str, Sequence[Model]]) -> Iterator[str]:
             f"| {title} | {limit} % | {len(rows)} | {_percent(_mean(rows, 'predicted'))} |"
             f" {_percent(_mean(rows, 'family_unseen'))} | {_percent(cover)} |"
         )
+    yield ""
+    yield "![predicted against measured](results.svg)"
     for target, models in entries.items():
         yield ""
         yield f"## {target}"

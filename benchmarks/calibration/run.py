@@ -4,8 +4,8 @@
 
 Every network of the table that has a public definition is rebuilt, its operators counted, and coefficients
 are fitted. Errors are of networks that the fit did not see: one network at a time is left out (at all its
-input sizes, on all devices), and then one family at a time. Writes one data file a target, and results.json
-and results.md beside this file. Needs torchvision and timm, for their definitions alone.
+input sizes, on all devices), and then one family at a time. Writes one data file a target, and results.json,
+results.md and results.svg beside this file. Needs torchvision and timm, for their definitions alone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ import numpy as np
 
 from benchmarks.calibration.fit import left_out, together
 from benchmarks.calibration.networks import architecture, family, features
-from benchmarks.calibration.report import results_text
+from benchmarks.calibration.plot import plot
+from benchmarks.calibration.report import panels, results_text
 from benchmarks.calibration.suites import DERIVED, NAMES, SUITES, Row, Suite, rows_of, table
 from toolchain.latency.terms import INFERENCE, amounts
 
 COVERAGE = 0.9
 WORST_SHIPPED = 0.30
 POOLED = 12
-"""Groups of fewer networks borrow the residuals of their whole suite for their interval."""
+"""Groups of fewer networks borrow the residuals of their suite, same precision, for their interval."""
 
 
 def main() -> None:
@@ -71,6 +72,7 @@ def main() -> None:
     if flags.only is None:
         (here / "results.json").write_text(json.dumps(_residuals(entries), indent=1) + "\n")
         (here / "results.md").write_text(results_text(entries))
+        (here / "results.svg").write_text(plot(panels(entries)))
 
 
 def ships(model: dict[str, Any]) -> bool:
@@ -97,7 +99,8 @@ def fitted(
         own = [row for row in rows if row.group == group]
         if len({architecture(row.key) for row in own}) < suite.fewest:
             continue
-        alike = mine if len({row.key for row in own}) >= POOLED else np.ones(len(y), bool)
+        same = np.array([row.precision == own[0].precision for row in rows])
+        alike = mine if len({row.key for row in own}) >= POOLED else same
         low, high = interval(residuals[alike])
         found.append(
             {

@@ -90,6 +90,11 @@ def test_the_best_founded_model_comes_first_and_wishes_narrow():
     assert {m.engine for m in pinned} == {"TFLite v2.11.0 (ruy)"}
 
 
+def test_a_device_may_be_called_as_its_publisher_does():
+    _, known = shipped("traffic-camera")
+    assert {m.variant for m in choose(known, variant="Odroid N2+ (odroid)")} == {"odroid-n2"}
+
+
 def test_newer_engines_come_before_older_ones():
     _, known = shipped("traffic-camera")
     assert choose(known, variant="odroid-n2", precisions=("int8",))[0].engine == "TFLite v2.11.0 (ruy)"

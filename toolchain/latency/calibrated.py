@@ -164,6 +164,8 @@ def choose(
 ) -> tuple[Calibration, ...]:
     """The models that fit the wishes, the best founded one first; `runtime` may pin `name@version`.
 
+    `variant` may also be a device as its publisher calls it.
+
     Best founded: the runtime that the file has first, most networks, the newest engine, the smallest error.
 
     Raises:
@@ -171,7 +173,7 @@ def choose(
     """
     named = variant or known.default
     wanted = known.aliases.get(named, named)
-    models = [m for m in known.models if m.variant == wanted]
+    models = [m for m in known.models if m.variant == wanted or named in m.devices]
     if not models:
         raise _no_variant(known, variant)
     name, _, version = runtime.partition("@")
