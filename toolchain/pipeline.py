@@ -73,11 +73,16 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
     return report
 
 
-def open_run(request: Request, progress: Progress) -> Run:
-    """Check, load and connect everything a run needs; fails before anything is written."""
+def open_run(request: Request, progress: Progress, *, measuring: bool = False) -> Run:
+    """Check, load and connect everything a run needs; fails before anything is written.
+
+    Where a target has no driver its device is absent, unless the run is `measuring` and nothing else.
+    """
     refuse_foreign_folder(request.out)
     _require_work(request)
     target = _target(request.target)
+    absent = target.calibration is not None and not measuring
+    device: Device = Absent(target=target) if absent else target.connect()
     require_formats(request.formats)
     criterion_named(request)
     metric = resolve(request.metric)
@@ -99,7 +104,6 @@ def open_run(request: Request, progress: Progress) -> Run:
     with clocked(seconds, "capture"):
         progress.stage("Analysing the channels")
         channels = analyse(program)
-    device: Device = target.connect() if target.calibration is None else Absent(target=target)
     return Run(
         request=request,
         program=program,
@@ -205,7 +209,8 @@ def plan(request: Request, progress: Progress | None = None) -> Report:
 def bench(request: Request, progress: Progress | None = None) -> Report:
     """Measure the network as it is, in every runtime and precision that the request allows."""
     with tempfile.TemporaryDirectory(prefix="edgefit-bench-") as folder:
-        run = open_run(replace(request, out=Path(folder) / "bench"), progress or Silent())
+        out = Path(folder) / "bench"
+        run = open_run(replace(request, out=out), progress or Silent(), measuring=True)
         baseline = measure_baseline(run, combinations(run))
         found = findings.record(run, "bench", baseline, None, None, None)
     return Report(record=found, exit_code=found["exit_code"])
