@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from toolchain.program.aliasing import keep_copies
 from toolchain.program.axes import call_of
 from toolchain.program.unpack import unpack
 
@@ -47,6 +48,7 @@ def fold(module: GraphModule) -> None:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     unpack(module)
+    keep_copies(module)
     _drop_dead(module)
     module.graph.lint()
     module.recompile()

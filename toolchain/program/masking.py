@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from torch import Tensor
@@ -26,6 +26,9 @@ def restrict(cut: Cutting) -> None:
             continue
         if dims:
             _restricted(cut, call)
+        for operand, over in tracing.contracted.get(cut.origin[node], {}).items():
+            own = next(n for n in node.all_input_nodes if cut.origin.get(n) is operand)
+            _zeroed(cut, call, own, over)
         weight = call["weight"]
         computed = isinstance(weight, Node) and weight.op != "get_attr"
         if computed and (call.op.startswith("conv") or call.op == "linear"):
@@ -137,9 +140,11 @@ def _put_back(x: Tensor, small: Tensor, kept: Positions) -> Tensor:
     return small
 
 
-def _zeroed(cut: Cutting, call: Call, operand: Node) -> None:
-    """An operand that the graph computes, a weight or what is slid over: zero what is removed of it."""
+def _zeroed(cut: Cutting, call: Call, operand: Node, over: Collection[int] | None = None) -> None:
+    """Zero what is removed of an operand that the graph computes, along the dimensions `over` or all."""
     kept = cut.partly_kept(cut.axes(operand))
+    if over is not None:
+        kept = {d: positions for d, positions in kept.items() if d in over}
     if not kept:
         return
 

@@ -21,7 +21,9 @@ class Tracing:
     """What is known of a graph's channels so far; rules add to it.
 
     `facts` holds what a rule wants to tell the rewriting of its node (vectors by name). `restricted` holds,
-    for operators that compute over a removable dimension, these dimensions of their (first) input. `shuffles`
+    for operators that compute over a removable dimension, these dimensions of their (first) input.
+    `contracted` holds the operands of a product whose removed elements would count in its sums, with the
+    dimensions summed over; `vanishing` remembers of which tensors the removed elements are zero. `shuffles`
     holds the nodes where a shuffle of channels ends. `minima` holds how many channels of a vector have to
     stay at least. `unknown` counts the operators without a rule that froze something.
     """
@@ -34,6 +36,8 @@ class Tracing:
     same: dict[int, str] = field(default_factory=dict)
     facts: dict[Node, dict[str, Vector]] = field(default_factory=dict)
     restricted: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    contracted: dict[Node, dict[Node, tuple[int, ...]]] = field(default_factory=dict)
+    vanishing: dict[tuple[Node, int], bool] = field(default_factory=dict)
     shuffles: dict[Node, Shuffle] = field(default_factory=dict)
     notes: list[tuple[Vector, str]] = field(default_factory=list)
     minima: list[tuple[Vector, int]] = field(default_factory=list)

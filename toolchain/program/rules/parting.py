@@ -47,7 +47,7 @@ def _survives_copying(view: Node) -> bool:
 
     Writing to the view itself is no harm, since the rewriting writes the copy back.
     """
-    shared = _sharing(view)
+    shared = sharing(view)
     order = {node: place for place, node in enumerate(view.graph.nodes)}
     return not any(
         order[user] > order[view] and is_written(node, user) and node is not view
@@ -65,7 +65,7 @@ def is_written(node: Node, user: Node) -> bool:
     return any(a is node and s.alias_info is not None and s.alias_info.is_write for s, a in arguments)
 
 
-def _sharing(view: Node) -> set[Node]:
+def sharing(view: Node) -> set[Node]:
     """All nodes that may share memory with the view."""
     root = view
     while _is_view(root):

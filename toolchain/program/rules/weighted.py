@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+from torch.fx import Node
 
 from toolchain.program.axes import Axes, Call, Value
 from toolchain.program.labels import Vector
+from toolchain.program.rules.vanishing import vanishes
 from toolchain.program.tracing import Rule, Tracing, freeze_all
 
 
@@ -114,11 +117,11 @@ def linear(t: Tracing, call: Call) -> Value:
     return t.yields(call.node, labels)
 
 
-def contract(t: Tracing, call: Call, operands: Sequence[Axes], letters: Sequence[str], result: str) -> Value:
+def contract(t: Tracing, call: Call, nodes: Sequence[Node], letters: Sequence[str], result: str) -> Value:
     """An einsum over labelled operands: a letter stands for one dimension throughout."""
     known: dict[str, Vector] = {}
     sizes: dict[str, int] = {}
-    for axes, names in zip(operands, letters, strict=True):
+    for axes, names in zip(map(t.axes, nodes), letters, strict=True):
         for letter, vector, size in zip(names, axes.labels, axes.shape, strict=True):
             if names.count(letter) > 1:
                 return freeze_all(t, call.node)
@@ -126,21 +129,41 @@ def contract(t: Tracing, call: Call, operands: Sequence[Axes], letters: Sequence
                 continue
             known[letter] = t.tie(known[letter], vector, call) if letter in sizes else vector
             sizes[letter] = size
-    t.restricted[call.node] = ()
+    _restrict_sums(t, call, nodes, letters, {k: v for k, v in known.items() if k not in result})
     return t.yields(call.node, {d: known.get(letter) for d, letter in enumerate(result)})
+
+
+def _restrict_sums(
+    t: Tracing, call: Call, nodes: Sequence[Node], letters: Sequence[str], summed: Mapping[str, Vector]
+) -> None:
+    """Sums over removable dimensions are those of the kept channels; only zeros change nothing in them."""
+    for letter, vector in summed.items():
+        if vector is None or not t.labels.roots(vector).any():
+            continue
+        places = [
+            (n, names.index(letter))
+            for n, names in zip(nodes, letters, strict=True)
+            if letter in names and t.axes(n).labels[names.index(letter)] is not None
+        ]
+        if places and not any(vanishes(t, n, dim) for n, dim in places):
+            node, dim = places[0]
+            own = t.contracted.setdefault(call.node, {})
+            own[node] = (*own.get(node, ()), dim)
+            t.notes.append((vector, f"{call.node.name} ({call.op}): computed over the kept channels"))
 
 
 def matmul(t: Tracing, call: Call) -> Value:
     """Given: a [..., n, k], b [..., k, m]. Result: [..., n, m]; the leading dimensions broadcast."""
     operands = ("self", "other", "mat", "mat1", "mat2", "vec", "tensor", "batch1", "batch2")
     names = [n for n in call.positions if n in operands]
-    first, second = (t.axes(call[n]) for n in (names if len(names) == 2 else names[-2:]))
+    nodes = [call[n] for n in names[-2:]]
+    first, second = map(t.axes, nodes)
     batch = "abcdefg"
     one = (batch[-(len(first) - 2) :] if len(first) > 2 else "") + ("nk" if len(first) > 1 else "k")
     two = (batch[-(len(second) - 2) :] if len(second) > 2 else "") + ("km" if len(second) > 1 else "k")
     lead = max(one[:-2], two[:-2], key=len)
     tail = ("n" if len(first) > 1 else "") + ("m" if len(second) > 1 else "")
-    value = contract(t, call, [first, second], [one, two], lead + tail)
+    value = contract(t, call, nodes, [one, two], lead + tail)
     added = t.maybe(call["self"]) if call.op in ("addmm", "baddbmm", "addmv") else None
     if added is not None and isinstance(value, Axes):
         for d in range(1, len(added) + 1):
@@ -157,14 +180,15 @@ def tensordot(t: Tracing, call: Call) -> Value:
         names[1][b.dim(second)] = names[0][a.dim(first)]
     both = set(names[0]) & set(names[1])
     result = "".join(letter for name in names for letter in name if letter not in both)
-    return contract(t, call, [a, b], ["".join(name) for name in names], result)
+    return contract(t, call, [call["self"], call["other"]], ["".join(name) for name in names], result)
 
 
 def bilinear(t: Tracing, call: Call) -> Value:
     """Given: x [..., i], y [..., j], weight [o, i, j]. Result: [..., o]."""
-    x, y, weight = (t.axes(call[name]) for name in ("input1", "input2", "weight"))
+    nodes = [call[name] for name in ("input1", "input2", "weight")]
+    x, _, weight = map(t.axes, nodes)
     lead = "abcdefg"[: len(x) - 1]
-    value = contract(t, call, [x, y, weight], [f"{lead}i", f"{lead}j", "oij"], f"{lead}o")
+    value = contract(t, call, nodes, [f"{lead}i", f"{lead}j", "oij"], f"{lead}o")
     bias = t.maybe(call["bias"])
     if bias is not None:
         t.tie(weight.labels[0], bias.labels[0], call)
@@ -204,7 +228,7 @@ def einsum(t: Tracing, call: Call) -> Value:
     """Any einsum without repeated letters in one operand; `...` stands for leading dimensions."""
     operands = [t.axes(node) for node in call["tensors"]]
     letters, result = letters_of(call, operands)
-    return contract(t, call, operands, letters, result)
+    return contract(t, call, call["tensors"], letters, result)
 
 
 def letters_of(call: Call, operands: Sequence[Axes]) -> tuple[list[str], str]:
@@ -251,7 +275,8 @@ def attention(t: Tracing, call: Call) -> Value:
             if mask.shape[-d] != 1:
                 own = (None, None, *lead[::-1])[d - 1]
                 t.tie(mask.labels[-d], own, call)
-    t.restricted[call.node] = ()
+    sums = {"e": q.labels[-1]}
+    _restrict_sums(t, call, [call["query"], call["key"]], [f"{'.' * (len(a) - 1)}e" for a in (q, k)], sums)
     return t.yields(call.node, {**dict(enumerate(lead)), len(q) - 1: v.labels[-1]})
 
 
