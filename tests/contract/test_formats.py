@@ -88,19 +88,22 @@ def _with_statistics(module: nn.Module) -> nn.Module:
     return module
 
 
+NETWORKS = {
+    "residual": (Residual, [(3, 3, 8, 8)]),
+    "two-by-two": (TwoByTwo, [(3, 6), (3, 3)]),
+    "recurrent": (Recurrent, [(3, 5, 3)]),
+}
+
+
 def make_case(name: str) -> Case:
     torch.manual_seed(0)
-    module, shapes = {
-        "residual": (Residual, [(3, 3, 8, 8)]),
-        "two-by-two": (TwoByTwo, [(3, 6), (3, 3)]),
-        "recurrent": (Recurrent, [(3, 5, 3)]),
-    }[name]
+    module, shapes = NETWORKS[name]
     example = tuple(torch.randn(shape) for shape in shapes)
     program = capture(_with_statistics(module()), example, name=name)
     return Case(program=program, inputs=tuple(x.numpy() for x in example))
 
 
-@pytest.fixture(scope="module", params=["residual", "two-by-two", "recurrent"])
+@pytest.fixture(scope="module", params=NETWORKS)
 def case(request) -> Case:
     return make_case(request.param)
 
@@ -170,7 +173,7 @@ def test_reopened_file_computes_what_the_program_does(written, case, form):
 def test_wrong_weights_are_found(written, case, form):
     """The comparison can fail: the same file against a program with one changed weight."""
     changed = capture(
-        _with_statistics(Residual() if case.program.name == "residual" else TwoByTwo()),
+        _with_statistics(NETWORKS[case.program.name][0]()),
         tuple(torch.from_numpy(x) for x in case.inputs),
         name=case.program.name,
     )

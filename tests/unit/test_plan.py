@@ -91,6 +91,19 @@ def test_an_impossible_limit_is_said_to_be_so():
     assert found.counts == {"g0": 1}
 
 
+def test_a_limit_far_out_of_reach_ends_with_the_smallest():
+    rng = np.random.default_rng(0)
+    scores = {f"g{i}": tuple(rng.uniform(0, 1, 40)) for i in range(6)}
+    weights = {name: float(rng.uniform(0.1, 3)) for name in scores}
+
+    def amount(counts):
+        return 5.0 + sum(w * counts[name] ** 0.7 for name, w in weights.items())
+
+    found = solve(axes(scores), [limited("ms", 1e-9, amount, *scores)])
+    assert not found.feasible
+    assert found.counts == {name: levels(channels(40).groups[0], 1)[-1] for name in scores}
+
+
 def test_all_limits_hold_together():
     limits = [
         limited("a", 10, lambda c: c["g0"] + c["g1"], "g0", "g1"),

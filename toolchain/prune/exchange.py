@@ -11,6 +11,8 @@ from toolchain.prune.tables import Floats, Problem
 
 SLACK: Final = 1e-12
 """Relative room for rounding when amounts are compared with limits."""
+NOISE: Final = 1e-9
+"""Gains smaller than this share of the excess are rounding."""
 EXCHANGES: Final = 40
 RAISES: Final = 3
 """Levels above an axis' own that an exchange tries."""
@@ -25,13 +27,13 @@ def repair(problem: Problem, choice: Sequence[int]) -> list[int] | None:
     """Go down, by the least damage for the excess removed, until every limit holds; None: no way down."""
     found = list(choice)
     amounts = problem.amounts(found)
+    over = _excess(amounts)
     while not holds(amounts):
-        before = float(np.maximum(amounts - 1.0, 0.0).sum())
         best: tuple[float, int, int] | None = None
         for axis in range(len(found)):
-            gain = before - np.maximum(problem.along(found, axis, amounts) - 1.0, 0.0).sum(0)
+            gain = over - np.maximum(problem.along(found, axis, amounts) - 1.0, 0.0).sum(0)
             harm = problem.damage[axis] - problem.damage[axis][found[axis]]
-            helps = np.flatnonzero(gain > SLACK)
+            helps = np.flatnonzero(gain > NOISE * over)
             if helps.size:
                 price = np.maximum(harm[helps], 0.0) / gain[helps]
                 at = int(price.argmin())
@@ -41,7 +43,15 @@ def repair(problem: Problem, choice: Sequence[int]) -> list[int] | None:
             return None
         found[best[1]] = best[2]
         amounts = problem.amounts(found)
+        before, over = over, _excess(amounts)
+        if over >= before:  # what looked like a gain was rounding
+            return None
     return found
+
+
+def _excess(amounts: Floats) -> float:
+    """How far over the limits, summed over resources, relative to each limit."""
+    return float(np.maximum(amounts - 1.0, 0.0).sum())
 
 
 def improve(problem: Problem, choice: Sequence[int]) -> list[int]:
