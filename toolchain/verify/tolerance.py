@@ -21,8 +21,8 @@ FP16_ROUNDING: Final = 2.0**-10
 batch norm into it before rounding costs as much again."""
 
 INT8_ROUNDING: Final = 0.5 / 127 + 4 * 2.0**-11
-"""A weight stored in 8 bits over the largest of its output channel: half a step of 1/127, and four roundings to
-fp16: of the weight, of the scale, of weight / scale (which shifts the step's edge), and of the product back."""
+"""A weight stored in 8 bits over the largest of its output channel: half a step of 1/127, and four roundings
+to fp16: of the weight, of the scale, of weight / scale (it shifts the step's edge), of the product back."""
 
 FP16_FLOOR: Final = 2.0**-14
 """Below this magnitude fp16 has a fixed grid instead of a relative one."""
