@@ -12,7 +12,7 @@ from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Limit, Solution, Term, kept_units, solve
 from toolchain.resources import BLOCK, PlannedLatency, Resource, Shape
 from toolchain.run import Combination, Run
-from toolchain.values import Channels, Estimate, Precision, Program, PrunePlan
+from toolchain.values import Channels, Cost, Estimate, Precision, Program, PrunePlan
 
 AIM: Final = 0.97
 """Share of the budget that is planned for: room for the prediction's error and the interval's width."""
@@ -91,6 +91,19 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         cost=ground.shape.cost(solution.counts),
         damage=solution.damage,
         gap=solution.gap,
+        seed=run.request.seed,
+    )
+
+
+def unpruned(run: Run, combination: Combination, cost: Cost) -> PrunePlan:
+    """The plan that changes nothing."""
+    return PrunePlan(
+        program=fingerprint(run.program),
+        criterion="none",
+        keep={},
+        runtime=combination[0],
+        precision=combination[1],
+        cost=cost,
         seed=run.request.seed,
     )
 

@@ -15,7 +15,7 @@ from toolchain import registry
 from toolchain.assembly import FLOAT_OF
 from toolchain.baseline import Baseline, combinations
 from toolchain.closing import Choice
-from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce
+from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce, unpruned
 from toolchain.contracts import Progress, Runtime, Sampling, Target
 from toolchain.damage import measure_damages
 from toolchain.errors import BudgetError, DeviceError, InputError
@@ -23,7 +23,6 @@ from toolchain.latency.calibrated import Calibration, Calibrations, Prediction, 
 from toolchain.latency.foretold import foretold
 from toolchain.latency.operators import operators
 from toolchain.program.cost import cost
-from toolchain.program.identity import fingerprint
 from toolchain.resources import PlannedLatency, shape_of
 from toolchain.run import Combination, Run
 from toolchain.train.metric import evaluate, program_runner
@@ -139,16 +138,7 @@ def foresee(run: Run, model: Calibration) -> Choice:
         damage=0.0,
     )
     if _holds(run, whole.ms):
-        plan = PrunePlan(
-            program=fingerprint(run.program),
-            criterion="none",
-            keep={},
-            runtime=combination[0],
-            precision=combination[1],
-            estimate=whole,
-            cost=cost(run.program),
-            seed=run.request.seed,
-        )
+        plan = replace(unpruned(run, combination, cost(run.program)), estimate=whole)
         reason = "the network holds the budget as it is, by the prediction"
         return _choice(run.program, plan, reason)
     ground = Ground(shape=shape, damages=measure_damages(run, shape))

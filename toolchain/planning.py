@@ -9,7 +9,7 @@ from pathlib import Path
 from toolchain.assembly import open_session, runner
 from toolchain.baseline import Baseline, acceptable
 from toolchain.closing import Choice, Round, close_loop
-from toolchain.contest import Contender, Ground, bytes_per_weight, plan_under, reduce
+from toolchain.contest import Contender, Ground, bytes_per_weight, plan_under, reduce, unpruned
 from toolchain.damage import axes_of, divergence_of, judged, measure_damages
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
@@ -18,7 +18,7 @@ from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
 from toolchain.resources import planned_latency, shape_of
 from toolchain.run import Run
-from toolchain.values import Artifact, PrunePlan
+from toolchain.values import Artifact
 
 
 def decide_once(run: Run, baseline: Baseline) -> Choice:
@@ -122,15 +122,7 @@ def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
     if not holding:
         return None
     combination = min(holding, key=lambda c: (c[1] != "fp32", baseline.measurements[c].p50_ms))
-    plan = PrunePlan(
-        program=fingerprint(run.program),
-        criterion="none",
-        keep={},
-        runtime=combination[0],
-        precision=combination[1],
-        cost=baseline.cost,
-        seed=run.request.seed,
-    )
+    plan = unpruned(run, combination, baseline.cost)
     how = "as it is" if combination[1] == "fp32" else f"by {combination[1]} alone, nothing pruned"
     rows = tuple(
         {

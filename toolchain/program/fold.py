@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from toolchain.program.aliasing import keep_copies
-from toolchain.program.axes import call_of
+from toolchain.program.axes import attribute, call_of
 from toolchain.program.unpack import unpack
 
 LARGEST: Final = 2**24
@@ -186,7 +186,7 @@ def _computed(
             if node in excluded:
                 continue
             if node.op == "get_attr":
-                value = _attribute(module, str(node.target))
+                value = attribute(module, str(node.target))
                 if not isinstance(value, Tensor) or (isinstance(value, nn.Parameter) and not trained):
                     continue
                 if _is_own(node) and any(_is_foldable(user) for user in node.users):
@@ -252,10 +252,3 @@ def _writes(node: Node) -> bool:
 
 def _fill(value: Any, values: dict[Node, Any]) -> Any:
     return torch.fx.node.map_arg(value, lambda n: values[n])
-
-
-def _attribute(module: nn.Module, name: str) -> object:
-    value: object = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value

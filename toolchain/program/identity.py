@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from toolchain.program.axes import attribute
 from toolchain.values import Program
 
 
@@ -26,7 +27,7 @@ def fingerprint(program: Program) -> str:
     for spec in (*program.inputs, *program.outputs):
         digest.update(f"{spec.name} {spec.shape} {spec.dtype}\n".encode())
     for name in sorted({str(n.target) for n in program.module.graph.nodes if n.op == "get_attr" and n.users}):
-        value = _attribute(program.module, name)
+        value = attribute(program.module, name)
         if isinstance(value, Tensor):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
             digest.update(_bytes(value))
@@ -55,13 +56,6 @@ def _text(value: Any, numbers: Mapping[Node, str]) -> str:
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{k}:{_text(v, numbers)}' for k, v in sorted(value.items()))}}}"
     return repr(value)
-
-
-def _attribute(module: torch.nn.Module, name: str) -> object:
-    value: object = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _bytes(value: Tensor) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,11 +27,11 @@ def repair(problem: Problem, choice: Sequence[int]) -> list[int] | None:
     """Go down, by the least damage for the excess removed, until every limit holds; None: no way down."""
     found = list(choice)
     amounts = problem.amounts(found)
-    over = _excess(amounts)
+    over = excess(amounts)
     while not holds(amounts):
         best: tuple[float, int, int] | None = None
         for axis in range(len(found)):
-            gain = over - np.maximum(problem.along(found, axis, amounts) - 1.0, 0.0).sum(0)
+            gain = over - excess(problem.along(found, axis, amounts))
             harm = problem.damage[axis] - problem.damage[axis][found[axis]]
             helps = np.flatnonzero(gain > NOISE * over)
             if helps.size:
@@ -43,15 +43,15 @@ def repair(problem: Problem, choice: Sequence[int]) -> list[int] | None:
             return None
         found[best[1]] = best[2]
         amounts = problem.amounts(found)
-        before, over = over, _excess(amounts)
+        before, over = over, excess(amounts)
         if over >= before:  # what looked like a gain was rounding
             return None
     return found
 
 
-def _excess(amounts: Floats) -> float:
-    """How far over the limits, summed over resources, relative to each limit."""
-    return float(np.maximum(amounts - 1.0, 0.0).sum())
+def excess(amounts: Floats) -> Any:
+    """How far over the limits, summed over resources, relative to each limit: one number a column."""
+    return np.maximum(amounts - 1.0, 0.0).sum(0)
 
 
 def improve(problem: Problem, choice: Sequence[int]) -> list[int]:

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from toolchain.prune.exchange import holds, improve, repair
+from toolchain.prune.exchange import excess, holds, improve, repair
 from toolchain.prune.multipliers import Dual
 from toolchain.prune.tables import Axis, Counts, Floats, Limit, Problem, Term, tabulate
 from toolchain.values import Group
@@ -151,9 +151,10 @@ def _approached(problem: Problem, choice: list[int]) -> list[int]:
 def _best_of(problem: Problem, candidates: Sequence[Sequence[int]]) -> list[int] | None:
     """The least damaging of the candidates that hold or are made to hold, after local search."""
     amounts = [problem.amounts(c) for c in candidates]
-    excess = [float(np.maximum(a - 1.0, 0.0).sum()) for a in amounts]
     held = [c for c, a in zip(candidates, amounts, strict=True) if holds(a)]
-    over = [i for i in np.argsort(excess, kind="stable").tolist() if not holds(amounts[i])]
+    over = [
+        i for i in np.argsort([excess(a) for a in amounts], kind="stable").tolist() if not holds(amounts[i])
+    ]
     repaired = [repair(problem, candidates[i]) for i in over[:IMPROVED]]
     found = sorted([*held, *(r for r in repaired if r is not None)], key=problem.damage_of)
     return min((improve(problem, c) for c in found[:IMPROVED]), key=problem.damage_of, default=None)
@@ -165,7 +166,7 @@ def _smallest(problem: Problem, start: Sequence[int]) -> list[int]:
     for _ in range(TURNS):
         before = list(found)
         for axis in range(len(found)):
-            over = np.maximum(problem.along(found, axis, problem.amounts(found)) - 1.0, 0.0).sum(0)
+            over = excess(problem.along(found, axis, problem.amounts(found)))
             if over.min() < over[found[axis]]:
                 found[axis] = int(over.argmin())
         if found == before:
