@@ -20,6 +20,7 @@ from benchmarks.coverage import zoo
 from benchmarks.coverage.oracle import attempt, cause, checks
 from benchmarks.coverage.race import race
 from benchmarks.coverage.shares import share
+from toolchain.errors import UnsupportedError
 from toolchain.program.capture import capture
 from toolchain.program.channels import examine
 from toolchain.program.cost import cost
@@ -48,8 +49,21 @@ def measure(name: str) -> dict[str, Any]:
         "side_px": shape[-1],
         "dynamic_batch": program.inputs[0].shape[0] is None,
         "checks": results,
+        "whole": whole(name),
         "cpu_s": time.process_time() - start,
     }
+
+
+def whole(name: str) -> str | None:
+    """How the detection model with its selection of boxes fares; None for other networks."""
+    module = zoo.whole_detector(name)
+    if module is None:
+        return None
+    try:
+        capture(module, (torch.randn(BATCH, 3, zoo.SIDE_PX, zoo.SIDE_PX),), name=name)
+    except UnsupportedError as error:
+        return f"refused: {error}; {error.hint}"
+    return "captured"
 
 
 def described(program: Any) -> dict[str, Any]:

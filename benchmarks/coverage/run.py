@@ -66,12 +66,19 @@ def entry(name: str, params: int, known: dict[str, Any], flags: argparse.Namespa
         reason = f"{megabytes:.0f} MB of weights, too many here"
         return {"status": "not run", "reason": reason} if known["status"] == "not run" else known
     if known["status"] == "not run" or flags.again:
-        known = {"params": params, **child(name, flags.limit_s)}
+        known = {"params": params, "commit": commit(), **child(name, flags.limit_s)}
         print(said(name, known), flush=True)
     if "race" not in known and not flags.no_race:
         limit_s = flags.limit_s + flags.rival_limit_s
         known["race"] = child(name, limit_s, "--race", str(flags.rival_limit_s))
     return known
+
+
+def commit() -> str:
+    """The short name of the commit that runs, with a plus sign where files differ from it."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stdout.strip() or "unknown"
 
 
 def said(name: str, found: dict[str, Any]) -> str:
@@ -127,6 +134,7 @@ def save(path: Path, record: dict[str, Any]) -> None:
 
 def replace(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)

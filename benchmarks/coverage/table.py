@@ -30,12 +30,16 @@ def markdown(record: Results) -> str:
     missing = [f"- {n}: {_missing(r)}" for n, r in sorted(done.items()) if r.get("missing")]
     unknown = [f"- {n}: {_listed(r['unknown_operators'])}" for n, r in sorted(done.items()) if _unknown(r)]
     theirs = [f"- {n}: {_rival(r)['reason']}" for n, r in sorted(done.items()) if "reason" in _rival(r)]
+    noted = [f"- {n}: {r['noted']} of {r['groups']}" for n, r in sorted(done.items()) if r.get("noted")]
+    whole = [f"- {n}: {r['whole']}" for n, r in sorted(done.items()) if r.get("whole")]
     slow = [f"- {n}: {r['race']['reason']}" for n, r in sorted(done.items()) if "reason" in r.get("race", {})]
     left = [f"- {n}: {r['reason']}" for n, r in sorted(waiting.items())]
     for title, entries in (
         ("Not equal, or failed", failed),
         ("Channels in no prunable group", missing),
         ("Operators without a rule", unknown),
+        ("Groups cut with restricted statistics", noted),
+        ("Detection models with their selection of boxes", whole),
         ("torch-pruning: no result", theirs),
         ("Times not measured", slow),
         ("Not run", left),
@@ -47,11 +51,12 @@ def markdown(record: Results) -> str:
 
 _LEGEND = (
     "half, uneven, twice: deviation of the pruned network from the masked original in float64, relative to "
-    "the largest output, at batch 3, 1 and 4 (captured at 2). captured again: through torch.export once "
-    "more, batch 5. prunable: share of output channels of convolutions and linear layers that do not reach "
-    "an output of the network. peak: memory at the highest point of analysis and pruning in parameter sizes, "
-    "the network itself included. Times are CPU seconds, one thread, float32, both tools in one process; "
-    "torch-pruning's outputs are not checked."
+    "the largest output, at batch 3, 1 and 4 (captured at 2). Where a normalisation runs over pruned "
+    "channels, the reference is the masked original with the statistics restricted to the kept ones. captured "
+    "again: through torch.export once more, batch 5. prunable: share of output channels of convolutions and "
+    "linear layers that do not reach an output of the network. peak: memory at the highest point of analysis "
+    "and pruning in parameter sizes, the network itself included. Times are CPU seconds, one thread, float32, "
+    "both tools in one process; torch-pruning's outputs are not checked."
 )
 
 
@@ -65,7 +70,8 @@ def _summary(done: Mapping[str, Results], networks: Mapping[str, Results]) -> li
     lines = [
         f"- {len(done)} of {len(networks)} networks run; {sum(map(_equal, done.values()))} pass every check: "
         "pruned by half, unevenly and twice equal to the masked original in float64 (relative 1e-6), planned "
-        "cost equal to the cost after pruning, captured again with the same outputs and groups."
+        "cost equal to the cost after pruning, captured again with the same outputs and groups.",
+        f"- Run at commit {', '.join(sorted({r.get('commit', 'unknown') for r in done.values()}))}.",
     ]
     shared = {n: _percent(r) for n, r in done.items() if "prunable" in r}
     if shared:

@@ -160,6 +160,17 @@ def _from_torchvision(name: str, side: int) -> nn.Module:
     return without_selection(module) if detection else module
 
 
+def whole_detector(name: str) -> nn.Module | None:
+    """A detection model with its selection of boxes; None for other networks."""
+    if name in _TIMM:
+        return None
+    models = foreign_zoo.torchvision().models
+    if name not in models.list_models(module=models.detection):
+        return None
+    module: nn.Module = models.get_model(name, weights=None, weights_backbone=None)
+    return module.eval()
+
+
 def _from_timm(name: str, side: int) -> nn.Module:
     base, options = _WITH_OPTIONS.get(name, (name, {}))
     module: nn.Module = foreign_zoo.timm().create_model(base, pretrained=False, **options)
