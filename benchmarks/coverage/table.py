@@ -52,10 +52,10 @@ def markdown(record: Results) -> str:
 _LEGEND = (
     "half, uneven, twice: deviation of the pruned network from the masked original in float64, relative to "
     "the largest output, at batch 3, 1 and 4 (captured at 2). Where a normalisation runs over pruned "
-    "channels, the reference is the masked original with the statistics restricted to the kept ones. captured "
+    "channels, the reference is the masked original with statistics restricted to the kept ones. captured "
     "again: through torch.export once more, batch 5. prunable: share of output channels of convolutions and "
     "linear layers that do not reach an output of the network. peak: memory at the highest point of analysis "
-    "and pruning in parameter sizes, the network itself included. Times are CPU seconds, one thread, float32, "
+    "and pruning in parameter sizes, the network included. Times are CPU seconds, one thread, float32, "
     "both tools in one process; torch-pruning's outputs are not checked."
 )
 
