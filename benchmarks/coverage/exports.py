@@ -1,6 +1,6 @@
 """One network in a process of its own: exported to every format whole and halved, beside the bare exporters.
 
-    python -m benchmarks.coverage.exports NAME RESULT.json
+    python -m benchmarks.coverage.exports NAME RESULT.json [--no-bare]
 
 Every export is timed (wall clock and processor time) after each exporter has converted a tiny network, so
 that imports do not count. Ours starts from the captured program and includes everything that `compress` does:
@@ -45,11 +45,18 @@ BATCH: Final = 2
 Found = dict[str, Any]
 
 
-def measure(name: str, module: nn.Module, shape: tuple[int, ...], keep: Callable[[Found], None]) -> Found:
+def measure(
+    name: str,
+    module: nn.Module,
+    shape: tuple[int, ...],
+    keep: Callable[[Found], None],
+    *,
+    compared: bool = True,
+) -> Found:
     """Every export of a network: `formats[format][bare | original | half]`; `keep` is called before each.
 
     The half-pruned network has a random half of every group. Which of bare and ours comes first depends on
-    the name of the network and the format.
+    the name of the network and the format; without `compared` there is no bare one.
     """
     example = torch.randn(BATCH, *shape)
     program, seconds, _ = timed(lambda: capture(module, (example,), name=name))
@@ -62,6 +69,8 @@ def measure(name: str, module: nn.Module, shape: tuple[int, ...], keep: Callable
         order = ["bare", "original", "half"]
         if (zlib.crc32(name.encode()) + number) % 2:
             order = ["original", "bare", "half"]
+        if not compared:
+            order.remove("bare")
         for kind in order:
             found["step"] = f"{format_name}, {kind}"
             keep(found)
@@ -146,7 +155,7 @@ def main() -> int:
 
     module, shape = zoo.build(name)
     warm_up()
-    keep(measure(name, module, shape, keep))
+    keep(measure(name, module, shape, keep, compared="--no-bare" not in sys.argv))
     return 0
 
 

@@ -38,6 +38,9 @@ def main() -> int:
     )
     parser.add_argument("--again", action="store_true", help="measure also what the file has")
     parser.add_argument("--max-mb", type=float, default=float("inf"), help="largest fp32 weights to run")
+    parser.add_argument(
+        "--bare-max-mb", type=float, default=float("inf"), help="largest weights to compare exporters on"
+    )
     parser.add_argument("--limit-s", type=float, default=1200.0, help="longest time of one network")
     parser.add_argument("--shard", default="0/1", help="K/N: every N-th network, from the K-th on")
     flags = parser.parse_args()
@@ -61,7 +64,8 @@ def main() -> int:
             reason = f"{megabytes:.0f} MB of weights, too many here"
             found: dict[str, Any] = {"status": "not run", "reason": reason}
         else:
-            found = {"params": params[name], **child(name, flags.limit_s)}
+            bare = () if megabytes <= flags.bare_max_mb else ("--no-bare",)
+            found = {"params": params[name], **child(name, flags.limit_s, *bare)}
             said = f"{name}: {found['status']} in {found['seconds']:.0f} s {found.get('reason', '')}"
             print(said, flush=True)
         with record_of(out, flags.family) as record:
@@ -84,12 +88,12 @@ def record_of(path: Path, family: str) -> Iterator[dict[str, Any]]:
         os.close(lock)
 
 
-def child(name: str, limit_s: float) -> dict[str, Any]:
+def child(name: str, limit_s: float, *words: str) -> dict[str, Any]:
     """What the process of one network wrote, and where it stopped if it did not finish."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        command = [sys.executable, "-m", "benchmarks.coverage.exports", name, str(out)]
+        command = [sys.executable, "-m", "benchmarks.coverage.exports", name, str(out), *words]
         try:
             ended = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
             last = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1][:300]
