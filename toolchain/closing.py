@@ -18,7 +18,7 @@ from toolchain.run import Combination, Run, build_for, measure
 from toolchain.values import Measurement, Program, PrunePlan
 
 ROUNDS: Final = 3
-SPARE: Final = 0.85
+SPARE: Final = 0.92
 """A measured network under this share of the budget was cut too much: plan again with the corrected model."""
 ROUND: Final = Sampling(trials=6, runs=50, trial_seconds=0.3)
 
