@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from toolchain.damage import Damages, axes_of
+from toolchain.damage import Damages, axes_of, measure_damages
 from toolchain.program.blocks import drop
 from toolchain.program.capture import fingerprint
 from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Limit, Solution, Term, kept_units, solve
-from toolchain.resources import BLOCK, PlannedLatency, Resource, Shape
+from toolchain.resources import BLOCK, PlannedLatency, Resource, Shape, shape_of
 from toolchain.run import Combination, Run
 from toolchain.values import Channels, Cost, Estimate, Precision, Program, PrunePlan
 
@@ -38,6 +38,16 @@ class Ground:
 
     shape: Shape
     damages: Damages
+
+
+def ground_of(run: Run) -> Ground:
+    """The run's ground, found once for all its cases."""
+
+    def found() -> Ground:
+        shape = shape_of(run)
+        return Ground(shape=shape, damages=measure_damages(run, shape))
+
+    return run.once("ground", found)
 
 
 def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:

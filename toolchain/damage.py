@@ -8,9 +8,11 @@ through that point. A block is silenced and measured the same way. One copy of t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -19,6 +21,8 @@ from torch.fx import GraphModule, Node
 
 from toolchain import registry
 from toolchain.contracts import Criterion, Evidence
+from toolchain.plain import from_plain, to_plain
+from toolchain.program.capture import fingerprint
 from toolchain.program.slices import positions
 from toolchain.prune.plan import Axis, levels, width_axis
 from toolchain.resources import BLOCK, Shape
@@ -64,8 +68,27 @@ def criterion_named(request: Request) -> Criterion:
 
 
 def measure_damages(run: Run, shape: Shape) -> Damages:
-    """Scores by the request's criterion, scaled by measured divergences where there are data."""
-    criterion = criterion_named(run.request)
+    """Scores by the request's criterion, scaled by measured divergences where there are data.
+
+    A finished stage: no budget and no target changes them.
+    """
+    criterion, data = criterion_named(run.request), run.data
+
+    def make(folder: Path) -> None:
+        found = _measured(run, shape, criterion)
+        (folder / "damages.json").write_text(json.dumps(to_plain(found)), encoding="utf-8")
+
+    inputs = {
+        "program": fingerprint(run.program),
+        "data": None if data is None else [data.fingerprint(), to_plain(run.request.preprocessing)],
+        "criterion": criterion.name,
+        "seed": run.request.seed,
+    }
+    folder, _ = run.stages.once("damages", inputs, make)
+    return from_plain(Damages, json.loads((folder / "damages.json").read_text(encoding="utf-8")))
+
+
+def _measured(run: Run, shape: Shape, criterion: Criterion) -> Damages:
     name = criterion.name
     batch = None if run.data is None else run.data.calibration(SCORED)
     with run.stage(f"Scores of the channels ({name})", "plan"):

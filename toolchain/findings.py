@@ -12,9 +12,10 @@ from typing import Any, Final
 from toolchain import __version__
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice
+from toolchain.foresight import Outlook
 from toolchain.plain import to_plain
 from toolchain.program.capture import fingerprint
-from toolchain.program.cost import layers
+from toolchain.program.cost import cost, layers
 from toolchain.proof import Proof, kind_of
 from toolchain.run import Run
 from toolchain.train.loop import FineTuned
@@ -31,6 +32,7 @@ def record(
     choice: Choice | None,
     tuned: FineTuned | None,
     proof: Proof | None,
+    foreseen: Outlook | None = None,
 ) -> dict[str, Any]:
     """The whole record; what did not happen is None."""
     checks = () if proof is None else proof.checks
@@ -52,6 +54,7 @@ def record(
         "baseline": None if baseline is None else _baseline(baseline),
         "plan": None if choice is None else _plan(run, choice),
         "rounds": [] if choice is None else [_round(r) for r in choice.rounds],
+        "predicted": None if foreseen is None else _predicted(foreseen),
         "training": None if tuned is None else _training(tuned),
         "result": None if proof is None else _result(run, proof),
         "checks": [to_plain(c) for c in checks],
@@ -142,8 +145,18 @@ def _plan(run: Run, choice: Choice) -> dict[str, Any]:
         "gap": plan.gap,
         "dropped": list(plan.dropped),
         "reason": choice.reason,
+        "cost": to_plain(cost(choice.program)),
         "widths": widths,
         "candidates": [dict(row) for row in choice.candidates],
+    }
+
+
+def _predicted(foreseen: Outlook) -> dict[str, Any]:
+    """Estimates of original and result with their 90 % intervals; nothing of this was measured."""
+    pairs = (("original", foreseen.original), ("result", foreseen.result))
+    return {
+        which: {"ms": p.estimate.ms, "low_ms": p.low_ms, "high_ms": p.high_ms, "source": p.estimate.source}
+        for which, p in pairs
     }
 
 

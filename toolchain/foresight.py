@@ -15,15 +15,14 @@ from toolchain import registry
 from toolchain.assembly import FLOAT_OF
 from toolchain.baseline import Baseline, combinations
 from toolchain.closing import Choice
-from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce, unpruned
+from toolchain.contest import Contender, as_plan, ground_of, plan_under, reduce, unpruned
 from toolchain.contracts import Progress, Runtime, Sampling, Target
-from toolchain.damage import measure_damages
 from toolchain.errors import BudgetError, DeviceError, InputError
 from toolchain.latency.calibrated import Calibration, Calibrations, Prediction, choose, predict, read
 from toolchain.latency.foretold import foretold
 from toolchain.latency.operators import operators
 from toolchain.program.cost import cost
-from toolchain.resources import PlannedLatency, shape_of
+from toolchain.resources import PlannedLatency
 from toolchain.run import Combination, Run
 from toolchain.train.metric import evaluate, program_runner
 from toolchain.values import (
@@ -129,19 +128,19 @@ def foresee(run: Run, model: Calibration) -> Choice:
     """
     budget, combination = run.request.budget, _combination(run, model)
     whole = predict(model, operators(run.program)).estimate
-    shape = shape_of(run)
-    sums = PlannedLatency(model=foretold(model, operators(run.program), shape.layers), shape=shape)
+    if _holds(run, whole.ms):
+        plan = replace(unpruned(run, combination, cost(run.program)), estimate=whole)
+        reason = "the network holds the budget as it is, by the prediction"
+        return _choice(run.program, plan, reason)
+    ground = ground_of(run)
+    layers = foretold(model, operators(run.program), ground.shape.layers)
+    sums = PlannedLatency(model=layers, shape=ground.shape)
     contender = Contender(
         combination=combination,
         align=run.runtime(model.runtime).align,
         model=None if budget.ms is None else sums.corrected({}, whole.ms),
         damage=0.0,
     )
-    if _holds(run, whole.ms):
-        plan = replace(unpruned(run, combination, cost(run.program)), estimate=whole)
-        reason = "the network holds the budget as it is, by the prediction"
-        return _choice(run.program, plan, reason)
-    ground = Ground(shape=shape, damages=measure_damages(run, shape))
     tried: list[tuple[PrunePlan, Program, bool]] = []
     for _ in range(ROUNDS):
         solution = plan_under(run, contender, ground)
@@ -170,15 +169,25 @@ def _least_damaging(run: Run, tried: Sequence[tuple[PrunePlan, Program, bool]]) 
     return _choice(program, plan, "least damage under the budget, by the prediction")
 
 
-def outlook(run: Run, model: Calibration, program: Program) -> str:
-    """The line that the report has to end with: what is predicted, from what, and that it is no more."""
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What is predicted of the original and of the result, and the line that the report has to end with."""
+
+    original: Prediction
+    result: Prediction
+    line: str
+
+
+def outlook(run: Run, model: Calibration, program: Program) -> Outlook:
+    """The predictions; their line says from what they are, and that they are no more."""
     before, after = (predict(model, operators(p)) for p in (run.program, program))
     error = model.evidence.left_out_network
     off = "" if error is None else f", {100 * error:.1f} % off on networks left out"
-    return (
+    line = (
         f"{_span(after)} on {run.target.name}:{model.name}, original {_span(before)}, from"
         f" {model.evidence.rows} published latencies{off}: {STATUS}"
     )
+    return Outlook(original=before, result=after, line=line)
 
 
 def _span(found: Prediction) -> str:

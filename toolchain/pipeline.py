@@ -7,7 +7,8 @@ The one step back: a final measurement over the budget corrects the latency mode
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from toolchain.contracts import Data, Device, Progress, Silent, Target
 from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
-from toolchain.foresight import Absent, foresee, model_for, outlook, unmeasured_baseline
+from toolchain.foresight import Absent, Outlook, foresee, model_for, outlook, unmeasured_baseline
 from toolchain.load import load
 from toolchain.picture.page import draw
 from toolchain.plain import to_plain
@@ -55,7 +56,13 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         CompressError: by kind of failure; nothing is written to `request.out` then.
     """
     run = open_run(request, progress or Silent())
-    baseline = _baseline(run)
+    with best_plan_kept(run):
+        return compress_run(run, baseline_of(run))
+
+
+def compress_run(run: Run, baseline: Baseline) -> Report:
+    """`compress` for a run that is open and whose baseline is known."""
+    request = run.request
     choice = replay(run, request.plan) if request.plan else _decide(run, baseline)
     for attempt in range(ATTEMPTS):
         choice = repaired(run, choice)
@@ -66,8 +73,8 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         if again is None:
             break
         choice = again
-    _say_what_is_predicted(run, program)
-    found = findings.record(run, "compress", baseline, choice, tuned, proof)
+    foreseen = _say_what_is_predicted(run, program)
+    found = findings.record(run, "compress", baseline, choice, tuned, proof, foreseen)
     report = Report(record=found, exit_code=found["exit_code"])
     _deliver(run, proof, choice, report)
     return report
@@ -80,9 +87,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     """
     refuse_foreign_folder(request.out)
     _require_work(request)
-    target = _target(request.target)
-    absent = target.calibration is not None and not measuring
-    device: Device = Absent(target=target) if absent else target.connect()
+    target, device = _connected(request, measuring=measuring)
     require_formats(request.formats)
     criterion_named(request)
     metric = resolve(request.metric)
@@ -118,6 +123,19 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
         seconds=seconds,
         notes=_first_notes(data),
     )
+
+
+def on_target(run: Run, request: Request) -> Run:
+    """An open run for another target: network, data and finished stages are shared, the log is its own."""
+    target, device = _connected(request)
+    notes, seconds = list(run.notes), dict[str, float]()
+    return replace(run, request=request, target=target, device=device, notes=notes, seconds=seconds)
+
+
+def _connected(request: Request, *, measuring: bool = False) -> tuple[Target, Device]:
+    target = _target(request.target)
+    absent = target.calibration is not None and not measuring
+    return target, Absent(target=target) if absent else target.connect()
 
 
 def _require_work(request: Request) -> None:
@@ -197,12 +215,17 @@ def _overshoot(run: Run, choice: Choice, baseline: Baseline, proof: Proof) -> Ch
 def plan(request: Request, progress: Progress | None = None) -> Report:
     """Decide only: the plan is written to `request.out`/plan.json, with the report of what it rests on."""
     run = open_run(request, progress or Silent())
-    baseline = _baseline(run)
+    with best_plan_kept(run):
+        return plan_run(run, baseline_of(run))
+
+
+def plan_run(run: Run, baseline: Baseline) -> Report:
+    """`plan` for a run that is open and whose baseline is known."""
     choice = _decide(run, baseline)
-    _say_what_is_predicted(run, choice.program)
-    found = findings.record(run, "plan", baseline, choice, None, None)
+    foreseen = _say_what_is_predicted(run, choice.program)
+    found = findings.record(run, "plan", baseline, choice, None, None, foreseen)
     report = Report(record=found, exit_code=found["exit_code"])
-    replace_folder(request.out, lambda folder: _write_texts(folder, choice, report))
+    replace_folder(run.request.out, lambda folder: _write_texts(folder, choice, report))
     return report
 
 
@@ -266,23 +289,32 @@ def _target(asked: str) -> Target:
     return target
 
 
-def _baseline(run: Run) -> Baseline:
+def baseline_of(run: Run) -> Baseline:
+    """The network as handed in, on the run's target."""
     if run.target.calibration is not None:
         return unmeasured_baseline(run)
     return measure_baseline(run, combinations(run))
 
 
-def _say_what_is_predicted(run: Run, program: Program) -> None:
-    if run.target.calibration is not None:
-        run.notes.append(outlook(run, model_for(run), program))
+def _say_what_is_predicted(run: Run, program: Program) -> Outlook | None:
+    if run.target.calibration is None:
+        return None
+    foreseen = outlook(run, model_for(run), program)
+    run.notes.append(foreseen.line)
+    return foreseen
 
 
 def _decide(run: Run, baseline: Baseline) -> Choice:
-    """`decide`, keeping the best plan of an unreachable budget where the user can look at it."""
+    if run.target.calibration is not None:
+        return foresee(run, model_for(run))
+    return decide_once(run, baseline)
+
+
+@contextmanager
+def best_plan_kept(run: Run) -> Iterator[None]:
+    """Keep the best plan of an unreachable budget where the user can look at it."""
     try:
-        if run.target.calibration is not None:
-            return foresee(run, model_for(run))
-        return decide_once(run, baseline)
+        yield
     except BudgetError as error:
         if error.plan is not None:
             path = run.stages.root / "best-plan.json"

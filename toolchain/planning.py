@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from toolchain.assembly import open_session, runner
 from toolchain.baseline import Baseline, acceptable
 from toolchain.closing import Choice, Round, close_loop
-from toolchain.contest import Contender, Ground, bytes_per_weight, plan_under, reduce, unpruned
-from toolchain.damage import axes_of, divergence_of, judged, measure_damages
+from toolchain.contest import Contender, Ground, bytes_per_weight, ground_of, plan_under, reduce, unpruned
+from toolchain.damage import axes_of, divergence_of, judged
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
-from toolchain.resources import planned_latency, shape_of
+from toolchain.resources import planned_latency
 from toolchain.run import Run
 from toolchain.values import Artifact
 
@@ -37,6 +38,7 @@ def decide_once(run: Run, baseline: Baseline) -> Choice:
     request = run.request
     inputs = {
         "program": fingerprint(run.program),
+        "target": request.target,
         "data": None if run.data is None else [run.data.fingerprint(), to_plain(request.preprocessing)],
         "budget": to_plain(request.budget),
         "asked": [request.criterion, request.runtime, request.precisions, request.metric, request.threads],
@@ -67,14 +69,13 @@ def decide(run: Run, baseline: Baseline, *, whole_allowed: bool = True) -> Choic
     whole = _unpruned(run, baseline) if whole_allowed else None
     if whole is not None:
         return whole
-    shape = shape_of(run)
-    ground = Ground(shape=shape, damages=measure_damages(run, shape))
+    ground = ground_of(run)
     contenders = _contenders(run, baseline, ground)
     solved = [(c, plan_under(run, c, ground)) for c in contenders]
     lost = [_damage(run, s, ground) + c.damage for c, s in solved]
     best = min(range(len(solved)), key=lambda i: (not solved[i][1].feasible, lost[i]))
     rows = tuple(
-        _row(c, s, lost[i], shape.cost(s.counts).params / baseline.cost.params, chosen=i == best)
+        _row(c, s, lost[i], ground.shape.cost(s.counts).params / baseline.cost.params, chosen=i == best)
         for i, (c, s) in enumerate(solved)
     )
     unit = "nats of divergence, summed" if run.data is not None else "of the criterion's score"
@@ -159,7 +160,10 @@ def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender
         if run.request.budget.ms is not None:
             ladders = {axis.name: axis.levels for axis in axes_of(run, ground.damages, align)}
             with run.stage(f"Layer timings on the target ({' '.join(combination)})", "measure"):
-                model = planned_latency(run, ground.shape, combination, baseline, ladders)
+                model = run.once(
+                    ("latency", combination),
+                    partial(planned_latency, run, ground.shape, combination, baseline, ladders),
+                )
         artifact = baseline.artifacts[combination]
         weights = baseline.cost.params * bytes_per_weight(combination[1])
         found.append(
@@ -167,7 +171,7 @@ def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender
                 combination=combination,
                 align=align,
                 model=model,
-                damage=_quantization_damage(run, artifact),
+                damage=run.once(("damage", combination), partial(_quantization_damage, run, artifact)),
                 overhead_bytes=max(artifact.size_bytes - weights, 0.0),
             )
         )

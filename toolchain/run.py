@@ -8,20 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from toolchain.assembly import Material, build
 from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Target
 from toolchain.plain import from_plain, to_plain
+from toolchain.program.capture import fingerprint
 from toolchain.stages import Stages
 from toolchain.train.metric import Metric, Score
 from toolchain.values import Artifact, Channels, Measurement, Precision, Program, Request
 
 Combination = tuple[str, Precision]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What every step of one run shares. `seconds` and `notes` are the run's log; all else is fixed."""
+    """What every step of one run shares. `seconds` and `notes` are the run's log; all else is fixed.
+
+    `kept` holds what `once` has made; the cases of a front share it.
+    """
 
     request: Request
     program: Program
@@ -35,10 +41,19 @@ class Run:
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    kept: dict[object, Any] = field(default_factory=dict)
 
     def runtime(self, name: str) -> Runtime:
         """The target's runtime called `name`."""
         return next(r for r in self.target.runtimes if r.name == name)
+
+    def once(self, name: object, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for a network and a target; the budget's amount has no part in it."""
+        key = (name, fingerprint(self.program), self.request.target)
+        if key not in self.kept:
+            self.kept[key] = make()
+        found: T = self.kept[key]
+        return found
 
     @contextmanager
     def stage(self, title: str, clock: str) -> Iterator[None]:

@@ -111,6 +111,7 @@ RECORD = {
         "gap": 0.004,
         "dropped": DROPPED,
         "reason": "least damage under the budget (3.35 points before fine-tuning)",
+        "cost": {"macs": 18213000, "params": 140200, "weight_bytes": 560800, "neurons": 121000},
         "widths": WIDTHS,
         "candidates": [
             {
@@ -151,6 +152,7 @@ RECORD = {
             "decision": "held",
         },
     ],
+    "predicted": None,
     "training": {
         "epochs": [{"epoch": 1, "loss": 0.4123, "metric": 87.4, "lr": 0.01, "seconds": 93.2}],
         "best_epoch": 1,
