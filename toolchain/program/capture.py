@@ -30,6 +30,7 @@ from toolchain.values import Program, TensorSpec
 
 __all__ = [
     "capture",
+    "captured_again",
     "example_inputs",
     "fingerprint",
     "from_exported",
@@ -80,6 +81,22 @@ def from_exported(exported: ExportedProgram, *, name: str) -> Program:
     ):
         return program
     return _with_dynamic_batch(program) or program
+
+
+def captured_again(program: Program, module: GraphModule, example: tuple[Tensor, ...]) -> Program:
+    """The program whose graph is now `module`, for inputs like `example`; names, classes and batch stay.
+
+    Raises:
+        UnsupportedError: the graph cannot be captured.
+    """
+    dynamic = any(None in spec.shape for spec in program.inputs)
+    return _program(
+        _export(module, example, dynamic=dynamic),
+        name=program.name,
+        input_names=[s.name for s in program.inputs],
+        output_names=[s.name for s in program.outputs],
+        classes=program.classes,
+    )
 
 
 def example_inputs(program: Program, batch: int, *, seed: int = 0) -> tuple[Tensor, ...]:
