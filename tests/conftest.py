@@ -1,4 +1,4 @@
-"""Makes `benchmarks` importable from the tests of a checkout, and Ctrl-C known to them.
+"""Makes `benchmarks` importable from the tests of a checkout, Ctrl-C known to them, and the user's cache not.
 
 A shell that starts a job in the background has it ignore SIGINT, and so do all its children; the tests that
 send one would then wait for nothing.
@@ -8,5 +8,15 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_tests(tmp_path_factory):
+    """The folder of layer timings for all tests and the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEFIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

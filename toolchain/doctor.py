@@ -12,6 +12,7 @@ from toolchain import __version__, registry
 from toolchain.assembly import format_named, missing_packages
 from toolchain.contracts import Target
 from toolchain.latency.calibrated import read, variants
+from toolchain.latency.timings import cache_folder
 
 PACKAGES: Final = {
     "torch": "",
@@ -38,6 +39,7 @@ def doctor() -> Mapping[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
+        "cache": str(cache_folder()),
         "packages": [
             {"name": name, "version": version_of(name), "extra": extra} for name, extra in PACKAGES.items()
         ],

@@ -176,6 +176,7 @@ def doctor_text(found: Found) -> str:
 
 def _doctor(found: Found) -> Iterator[str]:
     yield f"edgefit {found['edgefit']}, Python {found['python']}, {found['system']}, {found['cores']} cores"
+    yield f"layer timings are kept in {found['cache']} (EDGEFIT_CACHE names another folder)"
     yield ""
     rows = [("package", "version", "")]
     for package in found["packages"]:

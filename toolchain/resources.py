@@ -18,6 +18,7 @@ from toolchain.baseline import Baseline
 from toolchain.latency.foretold import ForetoldLayers
 from toolchain.latency.predict import LatencyModel, calibrated, sizes
 from toolchain.latency.table import Axes, Sizes, build_table, grid
+from toolchain.latency.timings import cache_folder
 from toolchain.program.blocks import blocks
 from toolchain.program.channels import widths
 from toolchain.program.cost import RESOURCES, CostModel, layers
@@ -177,7 +178,7 @@ def planned_latency(
         shape.layers,
         grids,
         threads=run.request.threads,
-        cache=run.stages.root / "layer-timings",
+        cache=cache_folder(),
         progress=run.progress,
     )
     return PlannedLatency(

@@ -215,7 +215,10 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Under what a measurement was taken. What could not be read is None, never guessed."""
+    """Under what a measurement was taken. What could not be read is None, never guessed.
+
+    `frequency_mhz` is the clock at that moment; `max_mhz` and `boost` are how far it may go.
+    """
 
     device: str
     os: str
@@ -227,6 +230,8 @@ class Conditions:
     runtime: str
     runtime_version: str
     affinity: tuple[int, ...] | None = None
+    max_mhz: float | None = None
+    boost: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

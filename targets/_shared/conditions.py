@@ -31,6 +31,8 @@ def read_conditions(
         runtime=runtime,
         runtime_version=installed_version(distribution) or "unknown",
         affinity=None,
+        max_mhz=_mhz(_CPU / f"cpu{core}/cpufreq/scaling_max_freq"),
+        boost=_boost(),
     )
 
 
@@ -66,9 +68,9 @@ def _cpuinfo() -> dict[str, str]:
 
 def _frequency_mhz(core: int) -> float | None:
     """The clock of `core` now, from cpufreq or from /proc/cpuinfo."""
-    khz = _text(_CPU / f"cpu{core}/cpufreq/scaling_cur_freq")
-    if khz is not None and khz.isdigit():
-        return int(khz) / 1000
+    known = _mhz(_CPU / f"cpu{core}/cpufreq/scaling_cur_freq")
+    if known is not None:
+        return known
     blocks = (_text(Path("/proc/cpuinfo")) or "").split("\n\n")
     if core < len(blocks):
         for line in blocks[core].splitlines():
@@ -76,6 +78,20 @@ def _frequency_mhz(core: int) -> float | None:
             if key.strip() == "cpu MHz":
                 return float(value)
     return None
+
+
+def _mhz(path: Path) -> float | None:
+    """The frequency in a cpufreq file, which counts kHz."""
+    khz = _text(path)
+    return int(khz) / 1000 if khz is not None and khz.isdigit() else None
+
+
+def _boost() -> bool | None:
+    """Whether cores may go above their nominal clock, as cpufreq or Intel's driver says."""
+    allowed, forbidden = _text(_CPU / "cpufreq/boost"), _text(_CPU / "intel_pstate/no_turbo")
+    if allowed in ("0", "1"):
+        return allowed == "1"
+    return forbidden == "0" if forbidden in ("0", "1") else None
 
 
 def _affinity() -> tuple[int, ...]:

@@ -14,6 +14,8 @@ CONDITIONS = {
     "runtime": "onnxruntime",
     "runtime_version": "1.31.1",
     "affinity": [1],
+    "max_mhz": 3000.0,
+    "boost": None,
 }
 FLOAT, INT8, SLIM, SLIM_INT8 = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 

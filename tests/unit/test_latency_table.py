@@ -249,6 +249,19 @@ def test_timings_of_yesterday_are_scaled_to_the_clock_of_today(tmp_path: Path) -
     assert today.layer_ms(LINEAR, 16, 10) == pytest.approx(0.16 * 1.2)
 
 
+def test_points_added_at_another_clock_are_brought_to_that_of_the_known_ones(tmp_path: Path) -> None:
+    """A narrow network first, a wider one of the same shapes when the machine is slower, then a fast day."""
+    narrow = replace(CONVOLUTION, in_channels=8, out_channels=16)
+    table(Formula(), tmp_path, [narrow])
+    slow = table(Formula(slowness=1.4), tmp_path, [CONVOLUTION])
+    for inputs, outputs in ((8, 16), (12, 20), (16, 32)):
+        exact = inputs * outputs / 1000
+        assert slow.layer_ms(CONVOLUTION, inputs, outputs) == pytest.approx(exact * 1.4)
+    fast = table(Formula(slowness=0.8), tmp_path, [CONVOLUTION, narrow])
+    for inputs, outputs in ((8, 16), (12, 20), (16, 32)):
+        assert fast.layer_ms(CONVOLUTION, inputs, outputs) == pytest.approx(inputs * outputs / 1000 * 0.8)
+
+
 def test_a_wild_second_look_does_not_spoil_the_timings(tmp_path: Path) -> None:
     table(Formula(), tmp_path, [LINEAR])
     wild = table(Formula(slowness=40), tmp_path, [LINEAR])

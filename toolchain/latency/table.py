@@ -8,20 +8,19 @@ grid points are returned exactly as measured. Timings are kept per layer *shape*
 from __future__ import annotations
 
 import bisect
-import hashlib
-import json
 import math
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from toolchain.contracts import Device, Progress, Runtime
-from toolchain.errors import InputError
+from toolchain.latency.timings import Points, Timings, timings
 from toolchain.values import Layer, Precision
 
-VERSION: Final = 1
+Clock = Callable[[Sequence[Layer]], tuple[float | None, ...]]
+"""Times layers, in their order."""
 POINTS: Final = 16
 # Shorter layers are timed too coarsely to tell a drift of the clock; more than DRIFT is no drift.
 RESOLUTION_MS: Final = 0.002
@@ -159,8 +158,10 @@ def build_table(
 ) -> LatencyTable:
     """Times every layer shape over its grid on `device`; what `cache` has already is not timed again.
 
-    The clock of a shared machine drifts by more than the timings differ, so at the end one layer of every
-    shape is timed again, all within a moment, and each shape's points are scaled to that moment.
+    The clock of a shared machine drifts by more than the timings differ. So a shape that is known in part is
+    timed together with one of its known points, and what is new scaled by that to the clock of the known
+    ones; and at the end one layer of every shape is timed again, all within a moment, and each shape's
+    points are scaled to that moment.
 
     Args:
         device: where to time; asked for `probe`.
@@ -169,64 +170,83 @@ def build_table(
         layers: all layers of the network; equal shapes are timed once.
         grids: axes by `Layer.node`; a layer not named is timed at its own widths only.
         threads: of the runtime.
-        cache: folder of the timings; those of another CPU, runtime version or setting are not used.
+        cache: the user's cache folder; timings of other conditions in it are not used.
         progress: told of every finished shape.
 
     Raises:
         DeviceError: the device failed; shapes finished before are kept in the cache.
         InputError: the cache folder cannot be written.
     """
-    identity = _identity(device, runtime, precision, threads)
-    folder = cache / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    kept = timings(cache, device.conditions(runtime, threads), precision)
     axes = {layer.node: _fitting(layer, grids.get(layer.node)) for layer in layers}
     samples: dict[str, dict[tuple[int, int], Layer]] = {}
     for layer in layers:
         samples.setdefault(shape_key(layer), {}).update(_variants(layer, axes[layer.node]))
+    clock = partial(device.probe, runtime, precision, threads=threads, progress=progress)
     points: dict[str, dict[tuple[int, int], float]] = {}
-    impossible: set[str] = set()
     for number, (key, wanted) in enumerate(samples.items()):
-        known = _read(folder / _file_name(key), identity)
-        missing = {widths: variant for widths, variant in wanted.items() if widths not in known}
-        if missing:
-            times = device.probe(
-                runtime, precision, list(missing.values()), threads=threads, progress=progress
-            )
-            if any(ms is None for ms in times):
-                impossible.add(key)
-                continue
-            known.update((widths, ms) for widths, ms in zip(missing, times, strict=True) if ms is not None)
-            _write(folder / _file_name(key), identity, key, known)
-        points[key] = known
-        progress.step(number + 1, len(samples), f"{runtime.name} {precision} {key}")
-    timed = {layer.node: axes[layer.node] for layer in layers if shape_key(layer) not in impossible}
-    current = _at_todays_clock(device, runtime, precision, layers, points, threads, progress)
+        with kept.alone():
+            found = _completed(kept, key, wanted, clock)
+        if found is not None:
+            points[key] = found
+            progress.step(number + 1, len(samples), f"{runtime.name} {precision} {key}")
+    timed = {layer.node: axes[layer.node] for layer in layers if shape_key(layer) in points}
+    current = _at_todays_clock(layers, points, clock)
     return LatencyTable(
         runtime=runtime.name, precision=precision, threads=threads, axes=timed, points=current
     )
 
 
+def _completed(
+    kept: Timings, key: str, wanted: Mapping[tuple[int, int], Layer], clock: Clock
+) -> Points | None:
+    """All points of a shape, the missing ones timed and kept; None where one cannot be timed alone."""
+    known = kept.known(key)
+    missing = {widths: layer for widths, layer in wanted.items() if widths not in known}
+    if not missing:
+        return known
+    anchor = max(known, key=lambda w: w[0] * w[1], default=None)
+    again = [] if anchor is None else [_at_widths(next(iter(wanted.values())), anchor)]
+    times = clock([*again, *missing.values()])
+    if any(ms is None for ms in times):
+        return None
+    found = [ms for ms in times if ms is not None]
+    factor = 1.0
+    if anchor is not None:
+        factor = _drift(then=found.pop(0), now=known[anchor])
+    known.update((widths, ms * factor) for widths, ms in zip(missing, found, strict=True))
+    kept.keep(key, known)
+    return known
+
+
 def _at_todays_clock(
-    device: Device,
-    runtime: Runtime,
-    precision: Precision,
-    layers: Sequence[Layer],
-    points: Mapping[str, Mapping[tuple[int, int], float]],
-    threads: int,
-    progress: Progress,
+    layers: Sequence[Layer], points: Mapping[str, Points], clock: Clock
 ) -> dict[str, Mapping[tuple[int, int], float]]:
     """The points, each shape scaled by what its largest layer takes now over what it took then."""
     anchors: dict[str, Layer] = {}
     for layer in sorted(layers, key=lambda a: a.in_channels * a.out_channels):
         if shape_key(layer) in points:
             anchors[shape_key(layer)] = layer
-    times = device.probe(runtime, precision, list(anchors.values()), threads=threads, progress=progress)
-    scaled = dict(points)
-    for (key, layer), now in zip(anchors.items(), times, strict=True):
-        then = points[key][(layer.in_channels, layer.out_channels)]
-        if now is not None and now > 0 and then >= RESOLUTION_MS:
-            factor = min(max(now / then, 1 / DRIFT), DRIFT)
+    scaled: dict[str, Mapping[tuple[int, int], float]] = dict(points)
+    for (key, layer), now in zip(anchors.items(), clock(list(anchors.values())), strict=True):
+        if now is not None:
+            factor = _drift(then=points[key][(layer.in_channels, layer.out_channels)], now=now)
             scaled[key] = {widths: ms * factor for widths, ms in points[key].items()}
     return scaled
+
+
+def _drift(*, then: float, now: float) -> float:
+    """How much slower the clock is now; 1 where the times are too short to tell."""
+    if then < RESOLUTION_MS or now < RESOLUTION_MS:
+        return 1.0
+    return min(max(now / then, 1 / DRIFT), DRIFT)
+
+
+def _at_widths(layer: Layer, widths: tuple[int, int]) -> Layer:
+    """A layer of the same shape with other widths."""
+    inputs, outputs = widths
+    groups = inputs if is_depthwise(layer) else layer.groups
+    return replace(layer, in_channels=inputs, out_channels=outputs, groups=groups)
 
 
 def _fitting(layer: Layer, axes: Axes | None) -> Axes:
@@ -247,17 +267,10 @@ def _variants(layer: Layer, axes: Axes) -> dict[tuple[int, int], Layer]:
     """The layer at every grid point, by (inputs, outputs)."""
     if is_depthwise(layer):
         ratio = layer.out_channels // layer.in_channels
-        return {
-            (width, width * ratio): replace(
-                layer, in_channels=width, out_channels=width * ratio, groups=width
-            )
-            for width in axes.inputs
-        }
-    return {
-        (inputs, outputs): replace(layer, in_channels=inputs, out_channels=outputs)
-        for inputs in axes.inputs
-        for outputs in axes.outputs
-    }
+        pairs = [(width, width * ratio) for width in axes.inputs]
+    else:
+        pairs = [(inputs, outputs) for inputs in axes.inputs for outputs in axes.outputs]
+    return {widths: _at_widths(layer, widths) for widths in pairs}
 
 
 def _around(axis: Sequence[int], width: float) -> tuple[tuple[int, float], ...]:
@@ -271,43 +284,3 @@ def _around(axis: Sequence[int], width: float) -> tuple[tuple[int, float], ...]:
         return ((axis[high], 1.0),)
     share = (width - axis[high - 1]) / (axis[high] - axis[high - 1])
     return ((axis[high - 1], 1.0 - share), (axis[high], share))
-
-
-def _identity(device: Device, runtime: Runtime, precision: Precision, threads: int) -> dict[str, Any]:
-    """What timings must have in common to stand in one table."""
-    conditions = asdict(device.conditions(runtime, threads))
-    names = ("device", "os", "cpu", "runtime", "runtime_version", "threads")
-    return {name: conditions[name] for name in names} | {"precision": precision, "version": VERSION}
-
-
-def _file_name(key: str) -> str:
-    return f"{key}.json"
-
-
-def _read(path: Path, identity: Mapping[str, Any]) -> dict[tuple[int, int], float]:
-    """Cached points; none where the file is missing, unreadable or of other conditions."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["identity"] != identity:
-            return {}
-        points = {(int(i), int(o)): float(ms) for i, o, ms in record["points"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {widths: ms for widths, ms in points.items() if math.isfinite(ms) and ms >= 0}
-
-
-def _write(
-    path: Path, identity: Mapping[str, Any], key: str, points: Mapping[tuple[int, int], float]
-) -> None:
-    """Replace the cached points of one shape."""
-    rows = [[inputs, outputs, ms] for (inputs, outputs), ms in sorted(points.items())]
-    record = {"identity": identity, "shape": key, "unit": "ms", "points": rows}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(record, file)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write layer timings to {path.parent}: {error.strerror}") from error
