@@ -19,6 +19,9 @@ from toolchain.values import Layer, Precision
 OPSET = 18
 # A node that computes next to nothing: what its profile shows is the cost of profiling and dispatch.
 IDLE = "idle"
+# Weights repeat these: which numbers they are does not matter for the time, drawing them would take it.
+_NUMBERS = np.random.default_rng(0).standard_normal(4093, dtype=np.float32)
+_CODES = np.random.default_rng(0).integers(-127, 128, 4093, dtype=np.int8)
 
 
 @dataclass(kw_only=True)
@@ -30,7 +33,6 @@ class _Graph:
     inputs: dict[tuple[int, ...], str] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     levels: bool = False
-    seed: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
         from onnx import numpy_helper
@@ -136,8 +138,8 @@ def _levels(graph: _Graph) -> tuple[str, str]:
 
 def _weight(graph: _Graph, name: str, shape: tuple[int, ...], axis: int, precision: Precision) -> str:
     if precision != "int8":
-        return graph.constant(name, graph.seed.standard_normal(shape, dtype=np.float32) * np.float32(0.1))
-    coded = graph.constant(f"{name}_coded", graph.seed.integers(-127, 128, shape, dtype=np.int8))
+        return graph.constant(name, np.resize(_NUMBERS * np.float32(0.1), shape))
+    coded = graph.constant(f"{name}_coded", np.resize(_CODES, shape))
     scale = graph.constant(f"{name}_scale", np.full(shape[axis], 0.01, np.float32))
     zero = graph.constant(f"{name}_zero", np.zeros(shape[axis], np.int8))
     return graph.node("DequantizeLinear", [coded, scale, zero], name, axis=axis)

@@ -1,8 +1,7 @@
-"""TFLite files for timing single layers: one file a layer, the layer repeated side by side.
+"""TFLite files for timing single layers: one file a layer.
 
-Given: one layer and a precision. Result: a graph with `COPIES` such layers that read one input and each write
-an output of their own, so that the cost of the call is small against the kernels'; the file without a layer
-(`None`) shows that cost. Weights are [out, kh, kw, in / groups], activations [1, h, w, channels]; in int8
+Given: one layer and a precision. Result: a graph of that layer alone; the file without a layer (`None`) shows
+what a call costs. Weights are [out, kh, kw, in / groups], activations [1, h, w, channels]; in int8
 the scales are fixed numbers, per channel for weights, as the quantizer writes them.
 """
 
@@ -17,12 +16,14 @@ import numpy as np
 
 from toolchain.values import Layer, Precision
 
-COPIES = 4
 _FLOAT32, _INT32, _INT8 = 0, 2, 9
 _SAME, _VALID = 0, 1
 _ADD, _CONV, _DEPTHWISE, _LINEAR, _PAD = 0, 3, 4, 9, 34
 _OPTIONS = {_ADD: 11, _CONV: 1, _DEPTHWISE: 2, _LINEAR: 8, _PAD: 22}
 _SCALE, _WEIGHT_SCALE = 0.03, 0.01
+# Weights repeat these: which numbers they are does not matter for the time, drawing them would take it.
+_NUMBERS = np.random.default_rng(0).standard_normal(4093, dtype=np.float32)
+_CODES = np.random.default_rng(0).integers(-127, 128, 4093, dtype=np.int8)
 
 
 @dataclass(kw_only=True)
@@ -86,18 +87,18 @@ def possible(layer: Layer) -> bool:
 
 
 def write(layer: Layer | None, precision: Precision, path: Path) -> None:
-    """One file with `COPIES` of `layer`, or with one sum of two numbers where it is None; batch 1."""
+    """One file with `layer`, or with one sum of two numbers where it is None; batch 1."""
     file = _File(precision=precision)
     if layer is None:
         source = file.activation((1, 1))
-        outputs = [_sum(file, source)]
+        output = _sum(file, source)
     elif layer.kind == "linear":
         source = file.activation((layer.tokens, layer.in_channels))
-        outputs = [_linear(file, source, layer) for _ in range(COPIES)]
+        output = _linear(file, source, layer)
     else:
         source = file.activation((1, *_planar(layer.input_size, 1), layer.in_channels))
-        outputs = [_convolution(file, source, layer) for _ in range(COPIES)]
-    path.write_bytes(_pack(file, source, outputs))
+        output = _convolution(file, source, layer)
+    path.write_bytes(_pack(file, source, output))
 
 
 def _sum(file: _File, source: int) -> int:
@@ -165,10 +166,9 @@ def _planar(sizes: Sequence[int], fill: int) -> tuple[int, int]:
 
 
 def _weight(file: _File, shape: tuple[int, ...], axis: int) -> int:
-    seed = np.random.default_rng(0)
     if file.precision != "int8":
-        return file.constant(seed.standard_normal(shape, dtype=np.float32) * np.float32(0.1))
-    return file.constant(seed.integers(-127, 128, shape, dtype=np.int8), [_WEIGHT_SCALE] * shape[axis], axis)
+        return file.constant(np.resize(_NUMBERS * np.float32(0.1), shape))
+    return file.constant(np.resize(_CODES, shape), [_WEIGHT_SCALE] * shape[axis], axis)
 
 
 def _bias(file: _File, size: int) -> int:
@@ -177,13 +177,13 @@ def _bias(file: _File, size: int) -> int:
     return file.constant(np.zeros(size, np.int32), [_SCALE * _WEIGHT_SCALE] * size)
 
 
-def _pack(file: _File, source: int, outputs: Sequence[int]) -> bytes:
+def _pack(file: _File, source: int, output: int) -> bytes:
     import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
     graph = schema.SubGraphT()
     graph.tensors, graph.operators, graph.name = file.tensors, file.operators, "main"
-    graph.inputs, graph.outputs = [source], list(outputs)
+    graph.inputs, graph.outputs = [source], [output]
     model = schema.ModelT()
     model.version, model.description = 3, "probe"
     model.subgraphs, model.buffers = [graph], [schema.BufferT(), *file.buffers]

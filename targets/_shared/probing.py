@@ -12,38 +12,64 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
-_PROBE = re.compile(r"probe(\d+)(?!\d)")
+T = TypeVar("T")
+LEAST: Final = 8
+_PROBE: Final = re.compile(r"probe(\d+)(?!\d)")
 # Nodes that stand around a probe only because it stands alone: layout changes and (de)quantization.
-_AROUND = frozenset({"ReorderInput", "ReorderOutput", "Transpose", "QuantizeLinear", "DequantizeLinear"})
+_AROUND: Final = frozenset(
+    {"ReorderInput", "ReorderOutput", "Transpose", "QuantizeLinear", "DequantizeLinear"}
+)
 
 
-def probe_onnxruntime(path: str, count: int, request: dict[str, Any]) -> list[float]:
-    """Nanoseconds of the `count` layers of one file, from the runtime's profiler."""
-    rounds = [_profile(path, count, request) for _ in range(request["sessions"])]
-    return [float(np.median(column)) for column in zip(*rounds, strict=True)]
+def probe_onnxruntime(paths: Sequence[str], count: int, request: dict[str, Any]) -> list[float]:
+    """Nanoseconds of the `count` layers of one file, from the runtime's profiler in one session."""
+    return _profile(paths[0], count, request)
 
 
-def probe_litert(path: str, count: int, request: dict[str, Any]) -> list[float]:
-    """Nanoseconds of one call of the file; the caller knows how many layers it holds."""
+def probe_litert(paths: Sequence[str], count: int, request: dict[str, Any]) -> list[float]:
+    """Nanoseconds of `count` files of one layer each, less what the first file, without a layer, takes.
+
+    All files are open at once and run in turns, so that a layer's weights are as far from the processor as
+    between two inferences of a network; its activations are near, as if the layer before had just written.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
-    times = []
-    for _ in range(request["sessions"]):
+    rng = np.random.default_rng(0)
+    turns: list[Callable[[], int]] = []
+    for path in paths:
         interpreter = Interpreter(model_path=path, num_threads=request["threads"])
         interpreter.allocate_tensors()
-        _repeat(interpreter.invoke, request["runs"] // 4 + 1, request["seconds"] / 4)
-        times.append(float(np.median(_repeat(interpreter.invoke, request["runs"], request["seconds"]))))
-    return [float(np.median(times))] * count
+        turns.append(_turn(interpreter, rng))
+    rounds = _rounds(lambda: [turn() for turn in turns], request["runs"], request["seconds"])
+    idle, *times = np.median(np.asarray(rounds[len(rounds) // 4 :]), axis=0).tolist()
+    assert len(times) == count
+    return [max(ns - idle, 0.0) for ns in times]
 
 
-PROBERS: dict[str, Callable[[str, int, dict[str, Any]], list[float]]] = {
+PROBERS: dict[str, Callable[[Sequence[str], int, dict[str, Any]], list[float]]] = {
     "onnxruntime": probe_onnxruntime,
     "litert": probe_litert,
 }
+
+
+def _turn(interpreter: Any, rng: np.random.Generator) -> Callable[[], int]:
+    """One timed call of an interpreter, its input and output touched before."""
+    (source,), results = interpreter.get_input_details(), interpreter.get_output_details()
+    value = rng.integers(-100, 100, source["shape"]).astype(source["dtype"])
+    into, out = source["index"], results[0]["index"]
+
+    def turn() -> int:
+        interpreter.set_tensor(into, value)
+        interpreter.get_tensor(out)
+        start = time.perf_counter_ns()
+        interpreter.invoke()
+        return time.perf_counter_ns() - start
+
+    return turn
 
 
 def _profile(path: str, count: int, request: dict[str, Any]) -> list[float]:
@@ -61,7 +87,7 @@ def _profile(path: str, count: int, request: dict[str, Any]) -> list[float]:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(0)
         feed = {i.name: rng.standard_normal(i.shape, dtype=np.float32) for i in session.get_inputs()}
-        _repeat(lambda: session.run(None, feed), request["runs"], request["seconds"])
+        _rounds(lambda: session.run(None, feed), request["runs"], request["seconds"])
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes: dict[str, list[float]] = {}
     for event in events:
@@ -86,12 +112,10 @@ def _middle(durations: Sequence[float]) -> float:
     return float(np.mean(warm[len(warm) // 4 : max(len(warm) * 3 // 4, len(warm) // 4 + 1)]))
 
 
-def _repeat(run: Callable[[], object], runs: int, seconds: float) -> list[int]:
-    """Nanoseconds of `runs` calls, at least three, fewer than `runs` where `seconds` are over first."""
-    times: list[int] = []
+def _rounds(run: Callable[[], T], runs: int, seconds: float) -> list[T]:
+    """Results of `runs` calls, fewer (but `LEAST`) where `seconds` are over first."""
+    found: list[T] = []
     stop = time.perf_counter() + seconds
-    while len(times) < runs and (len(times) < 3 or time.perf_counter() < stop):
-        start = time.perf_counter_ns()
-        run()
-        times.append(time.perf_counter_ns() - start)
-    return times
+    while len(found) < runs and (len(found) < LEAST or time.perf_counter() < stop):
+        found.append(run())
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,71 +35,72 @@ def probe_layers(
     Raises:
         DeviceError: the measuring process did not complete.
     """
-    writers = {"onnxruntime": _onnxruntime, "litert": _litert}
+    write = {"onnxruntime": _onnxruntime, "litert": _litert}[runtime]
     possible = {"onnxruntime": probes_onnx.possible, "litert": probes_tflite.possible}[runtime]
     wanted = [number for number, layer in enumerate(layers) if possible(layer)]
     times: list[float | None] = [None] * len(layers)
-    if wanted:
-        found = writers[runtime](precision, [layers[n] for n in wanted], threads, silence_seconds, progress)
-        for number, ms in zip(wanted, found, strict=True):
-            times[number] = ms
+    if not wanted:
+        return tuple(times)
+    with tempfile.TemporaryDirectory() as folder:
+        groups = [
+            (write(chunk, precision, Path(folder) / str(number)), len(chunk))
+            for number, chunk in enumerate(_chunks([layers[n] for n in wanted]))
+        ]
+        found = _ask(runtime, groups, threads, silence_seconds, progress)
+    for number, ms in zip(wanted, found, strict=True):
+        times[number] = ms
     return tuple(times)
 
 
-def _onnxruntime(
-    precision: Precision, layers: Sequence[Layer], threads: int, silence_seconds: float, progress: Progress
-) -> list[float]:
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for number, chunk in enumerate(_chunks(layers)):
-            path = Path(folder) / f"{number}.onnx"
-            probes_onnx.write(chunk, precision, path)
-            files.append((path, len(chunk)))
-        answers = _ask("onnxruntime", files, threads, silence_seconds, progress)
-    return [ns / 1e6 for times in answers for ns in times]
+def _onnxruntime(layers: Sequence[Layer], precision: Precision, name: Path) -> list[Path]:
+    path = name.with_suffix(".onnx")
+    probes_onnx.write(layers, precision, path)
+    return [path]
 
 
-def _litert(
-    precision: Precision, layers: Sequence[Layer], threads: int, silence_seconds: float, progress: Progress
-) -> list[float]:
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for number, layer in enumerate((None, *layers)):
-            path = Path(folder) / f"{number}.tflite"
-            probes_tflite.write(layer, precision, path)
-            files.append((path, 1))
-        answers = _ask("litert", files, threads, silence_seconds, progress)
-    call = answers[0][0]
-    return [max(times[0] - call, 0.0) / probes_tflite.COPIES / 1e6 for times in answers[1:]]
+def _litert(layers: Sequence[Layer], precision: Precision, name: Path) -> list[Path]:
+    paths = [name.with_name(f"{name.name}-{number}.tflite") for number in range(len(layers) + 1)]
+    for path, layer in zip(paths, (None, *layers), strict=True):
+        probes_tflite.write(layer, precision, path)
+    return paths
 
 
 def _ask(
     runtime: str,
-    files: Sequence[tuple[Path, int]],
+    groups: Sequence[tuple[list[Path], int]],
     threads: int,
     silence_seconds: float,
     progress: Progress,
-) -> list[Sequence[float]]:
-    """Nanoseconds of the layers of every file, in the order of `files`."""
+) -> list[float]:
+    """Milliseconds of all layers, in the order of `groups`: the median of the sessions."""
     request = {
         "job": "probe",
         "runtime": runtime,
-        "files": [{"path": str(path), "count": count} for path, count in files],
+        "groups": [{"paths": [str(path) for path in paths], "count": count} for paths, count in groups],
         "threads": threads,
         "sessions": SESSIONS,
         "runs": RUNS,
         "seconds": SECONDS,
     }
+    total, done = SESSIONS * len(groups), 0
 
     def advance(record: Mapping[str, Any]) -> None:
+        nonlocal done
         if record["type"] == "probe":
-            progress.step(record["file"] + 1, len(files), f"{runtime} layers")
+            done += 1
+            progress.step(done, total, f"{runtime} layers")
 
     records = converse(request, silence_seconds=silence_seconds, on_record=advance)
-    answers = [record["ns"] for record in records if record["type"] == "probe"]
-    if len(answers) != len(files):
-        raise DeviceError(f"{len(answers)} of {len(files)} layer timings came back from {runtime}")
-    return answers
+    sessions: list[list[Sequence[float]]] = [[] for _ in groups]
+    for record in records:
+        if record["type"] == "probe":
+            sessions[record["group"]].append(record["ns"])
+    times: list[float] = []
+    for found, (_, count) in zip(sessions, groups, strict=True):
+        if len(found) != SESSIONS or any(len(ns) != count for ns in found):
+            raise DeviceError(f"{len(found)} of {SESSIONS} layer timings came back from {runtime}")
+        times += [statistics.median(ns) / 1e6 for ns in zip(*found, strict=True)]
+    return times
 
 
 def _chunks(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

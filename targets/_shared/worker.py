@@ -1,8 +1,8 @@
 """The measuring process: `python -P -m targets._shared.worker` with a JSON request on standard input.
 
 Answers one JSON object per line on standard output: `begin`, one `trial` for each (trial, model) or one
-`probe` for each file of layers, `end`; or `error`. Only an answer that ends in `end` is complete. What
-libraries print goes to standard error.
+`probe` for each (session, group of layers), `end`; or `error`. Only an answer that ends in `end` is complete.
+What libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -53,12 +53,18 @@ def _trials(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _probes(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Kernel times of the layers in each file, in nanoseconds."""
+    """Kernel times in nanoseconds of the layers of each group of files, session by session.
+
+    A session of every group before the next of any: what disturbs the machine for a while then spoils one of
+    a layer's sessions, not all.
+    """
     from targets._shared.probing import PROBERS
 
-    for index, entry in enumerate(request["files"]):
-        times = PROBERS[request["runtime"]](entry["path"], entry["count"], request)
-        yield {"type": "probe", "file": index, "ns": times}
+    prober = PROBERS[request["runtime"]]
+    for session in range(request["sessions"]):
+        for index, group in enumerate(request["groups"]):
+            times = prober(group["paths"], group["count"], request)
+            yield {"type": "probe", "session": session, "group": index, "ns": times}
 
 
 def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> dict[str, Any]:
