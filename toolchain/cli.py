@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from toolchain import __version__
+from toolchain.cases import requests_of
 from toolchain.errors import CompressError, InputError
 from toolchain.flags import parser_for, request_of
 from toolchain.help_texts import COMMANDS, EXIT_CODES
@@ -90,13 +91,20 @@ def _dispatch(words: list[str], prog: str) -> Outcome:
 
 
 def _run_pipeline(flags: argparse.Namespace, name: str) -> Outcome:
-    """compress, bench and plan: they make a report."""
+    """compress, bench and plan: they make a report, of several cases one for all."""
+    from toolchain.report.front_text import render_front_summary
     from toolchain.report.summary import render_summary
 
-    request = request_of(flags, name)
+    requests = (request_of(flags, name),) if name == "bench" else requests_of(flags, name)
+    request = requests[0]
     with only_ours(debug=flags.debug) as stderr, progress_on(stderr, quiet=flags.quiet) as progress:
         from toolchain import pipeline
+        from toolchain.front import front
 
+        if len(requests) > 1:
+            found = front(requests, name, progress)
+            text = render_front_summary(found.record, out=str(request.out.parent))
+            return _as_json(found.record) if flags.json else text, found.exit_code
         runners: Mapping[str, Callable[..., Report]] = {
             "compress": pipeline.compress,
             "bench": pipeline.bench,

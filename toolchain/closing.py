@@ -94,7 +94,7 @@ def close_loop(
         held = [entry for entry in tried if entry[0].p50_ms <= limit]
     if not held:
         nearest = min(tried, key=lambda entry: entry[0].p50_ms)
-        raise _unreachable(run, nearest[1], nearest[0].p50_ms)
+        raise _unreachable(run, nearest[1], nearest[0])
     _, plan, program = min(held, key=lambda entry: entry[1].damage)
     return Choice(
         plan=plan,
@@ -149,15 +149,18 @@ def _round_measurement(run: Run, contender: Contender, program: Program, number:
         return measure(run, [artifact], ROUND)[0]
 
 
-def _unreachable(run: Run, plan: PrunePlan, measured_ms: float | None) -> BudgetError:
+def _unreachable(run: Run, plan: PrunePlan, measured: Measurement | None) -> BudgetError:
     budget = run.request.budget
-    if measured_ms is not None:
+    if measured is not None:
         message = (
             f"budget {budget.ms:g} ms not reached on {run.target.name}: the best plan measures "
-            f"{measured_ms:.4f} ms ({plan.runtime}, {plan.precision})"
+            f"{measured.p50_ms:.4f} ms ({plan.runtime}, {plan.precision})"
         )
     else:
         message = f"budget not reached: the smallest network considered still needs {plan.cost}"
     return BudgetError(
-        message, hint="raise the budget, or allow more: --precision fp32,int8, --runtime auto", plan=plan
+        message,
+        hint="raise the budget, or allow more: --precision fp32,int8, --runtime auto",
+        plan=plan,
+        measured=measured,
     )

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from toolchain.errors import InputError
@@ -39,12 +39,29 @@ def refuse_foreign_folder(out: Path) -> None:
 
 
 def _ours(out: Path) -> bool:
-    """Whether the folder holds an earlier report of ours."""
+    """Whether the folder holds an earlier report or front of ours."""
+    for name in ("report.json", "front.json"):
+        try:
+            schema = json.loads((out / name).read_text(encoding="utf-8"))["schema"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if str(schema).startswith("edgefit."):
+            return True
+    return False
+
+
+def clear_others(out: Path, names: Collection[str]) -> None:
+    """Remove from a result folder of ours whatever is not named: what earlier runs left there.
+
+    Raises:
+        InputError: the disk refuses.
+    """
     try:
-        schema = json.loads((out / "report.json").read_text(encoding="utf-8"))["schema"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return str(schema).startswith("edgefit.")
+        for entry in out.iterdir():
+            if entry.name not in names:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write --out {out}: {error.strerror}", hint=_FREE) from error
 
 
 def replace_folder(out: Path, fill: Callable[[Path], None]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from toolchain.values import PrunePlan
+    from toolchain.values import Measurement, PrunePlan
 
 
 class CompressError(Exception):
@@ -43,14 +43,25 @@ class BudgetError(CompressError):
     """No plan reaches the budget (exit 4). Carries the best plan found.
 
     Args:
+        message: what was not reached, and how near the best plan came.
+        hint: what to allow.
         plan: the plan that came closest, with its estimate.
+        measured: its latency; None where it was not measured.
     """
 
     exit_code: ClassVar[int] = 4
 
-    def __init__(self, message: str, *, hint: str = "", plan: PrunePlan | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        plan: PrunePlan | None = None,
+        measured: Measurement | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.plan = plan
+        self.measured = measured
 
 
 class ConversionError(CompressError):

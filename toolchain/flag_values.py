@@ -51,6 +51,16 @@ def amount(text: str) -> int:
     return round(value)
 
 
+def amounts(text: str) -> tuple[int, ...]:
+    """Whole amounts parted by commas, each once, in their order."""
+    return tuple(dict.fromkeys(amount(part) for part in _parts(text)))
+
+
+def limits(text: str) -> tuple[float, ...]:
+    """Numbers above zero parted by commas, each once, in their order."""
+    return tuple(dict.fromkeys(positive_numbers(text)))
+
+
 def at_least_one(text: str) -> int:
     """A whole number of one or more."""
     return int(_number(text, lambda v: v >= 1 and v == int(v), "a whole number of one or more"))

@@ -11,9 +11,10 @@ from typing import NoReturn
 from toolchain import __version__, registry
 from toolchain.errors import InputError
 from toolchain.flag_values import (
-    amount,
+    amounts,
     at_least_one,
     integers,
+    limits,
     names,
     not_negative,
     not_negative_integer,
@@ -68,7 +69,7 @@ def parser_for(command: str, prog: str) -> Parser:
     if command in ("predict", "calibrate"):
         _add_prediction(parser, command)
     if command in ("compress", "bench", "plan"):
-        _add_target(parser)
+        _add_target(parser, command)
         _add_data(parser)
     if command in ("compress", "plan"):
         _add_budget(parser)
@@ -102,9 +103,18 @@ def _add_model(parser: Parser) -> None:
     )
 
 
-def _add_target(parser: Parser) -> None:
+def _add_target(parser: Parser, command: str) -> None:
     group = parser.add_argument_group("the target")
-    group.add_argument("--target", default="host", help="device to fit, see `edgefit targets` (host)")
+    if command == "bench":
+        group.add_argument("--target", default="host", help="device to measure, see `edgefit targets` (host)")
+    else:
+        group.add_argument(
+            "--target",
+            type=names,
+            default=("host",),
+            metavar="NAME,...",
+            help="device to fit, see `edgefit targets` (host); every target of a list with every budget",
+        )
     group.add_argument("--runtime", default="auto", help="engine on the target (auto: the best one)")
     group.add_argument(
         "--precision",
@@ -153,12 +163,19 @@ def _add_data(parser: Parser) -> None:
 
 
 def _add_budget(parser: Parser) -> None:
-    group = parser.add_argument_group("the budget: hard limits, alone or together")
-    group.add_argument("--budget-ms", type=positive, metavar="MS", help="median latency on the target")
-    group.add_argument("--budget-mb", type=positive, metavar="MB", help="size of the model file, 10^6 bytes")
-    group.add_argument("--budget-macs", type=amount, metavar="N", help="multiply-accumulates, e.g. 20M, 1.5G")
-    group.add_argument("--budget-params", type=amount, metavar="N", help="parameters, e.g. 250k")
-    group.add_argument("--budget-neurons", type=amount, metavar="N", help="activation volume, e.g. 100k")
+    group = parser.add_argument_group(
+        "the budget: hard limits, alone or together",
+        "One of them may be a list (30,20,10): each value is a case with a folder in DIR, all in one run.",
+    )
+    group.add_argument("--budget-ms", type=limits, metavar="MS,...", help="median latency on the target")
+    group.add_argument(
+        "--budget-mb", type=limits, metavar="MB,...", help="size of the model file, 10^6 bytes"
+    )
+    group.add_argument(
+        "--budget-macs", type=amounts, metavar="N,...", help="multiply-accumulates, e.g. 20M, 1.5G"
+    )
+    group.add_argument("--budget-params", type=amounts, metavar="N,...", help="parameters, e.g. 250k")
+    group.add_argument("--budget-neurons", type=amounts, metavar="N,...", help="activation volume, e.g. 100k")
     group.add_argument(
         "--max-drop", type=not_negative, metavar="POINTS", help="most that the metric may lose"
     )
@@ -246,7 +263,7 @@ def _add_output(parser: Parser, command: str) -> None:
 
 
 def request_of(flags: argparse.Namespace, command: str) -> Request:
-    """The request that parsed flags make.
+    """The request that parsed flags make; of `compress` and `plan`, the flags of one case.
 
     Raises:
         InputError: no budget where one is needed, or flags that contradict each other.

@@ -27,18 +27,20 @@ def test_axes_have_a_readable_number_of_ticks_in_order(low, span):
 @settings(max_examples=60, deadline=None)
 @given(
     times=st.lists(st.tuples(MS, st.floats(0, 0.2), st.floats(0, 100)), min_size=1, max_size=9),
-    budget_ms=st.none() | MS,
+    budgets_ms=st.lists(MS, max_size=4),
 )
-def test_scatter_shows_every_point_within_the_frame(times, budget_ms):
+def test_scatter_shows_every_point_within_the_frame(times, budgets_ms):
     points = [
         plots.Point(
             label=f"<{i}>", ms=ms, low_ms=ms * (1 - w), high_ms=ms * (1 + w), metric=metric, style="after"
         )
         for i, (ms, w, metric) in enumerate(times)
     ]
-    svg = plots.scatter(points, budget_ms=budget_ms, metric_name="top1")
+    svg = plots.scatter(points, budgets_ms=budgets_ms, y_title="top1")
     ElementTree.fromstring(svg)
     assert svg.count("<circle") == len(points)
+    assert svg.count('class="budget"') == len(budgets_ms)
+    assert all(plots.LEFT <= x <= plots.WIDTH - plots.RIGHT for x in coordinates(svg, "x1|x2"))
     assert all(plots.LEFT <= x <= plots.WIDTH - plots.RIGHT for x in coordinates(svg, "cx"))
     assert all(0 <= y <= plots.HEIGHT - plots.BOTTOM for y in coordinates(svg, "cy"))
 
@@ -54,7 +56,7 @@ def test_labels_of_the_scatter_keep_apart_and_inside(times):
         plots.Point(label="x" * length, ms=ms, low_ms=ms, high_ms=ms, metric=metric, style="other")
         for ms, metric, length in times
     ]
-    svg = plots.scatter(points, budget_ms=None, metric_name="top1")
+    svg = plots.scatter(points, budgets_ms=(), y_title="top1")
     found = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)"[^>]*?(?:text-anchor="(\w+)")?>(x+)<', svg)
     boxes = []
     for x, y, anchor, label in found:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import cli, errors
+from toolchain.cases import requests_of
 from toolchain.flags import parser_for, request_of
 from toolchain.help_texts import COMMANDS, EXIT_CODES
 
@@ -34,7 +35,9 @@ def test_documented_command_parses(line):
     words = shlex.split(line)
     words = words if words[0] == "compress" else words[1:]
     flags = parser_for(words[0], words[0]).read(words[1:])
-    if words[0] not in ("doctor", "targets"):
+    if words[0] in ("compress", "plan"):
+        assert requests_of(flags, words[0])
+    elif words[0] not in ("doctor", "targets"):
         request_of(flags, words[0])
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from toolchain.cases import requests_of
 from toolchain.errors import InputError
 from toolchain.flags import parser_for, request_of
 from toolchain.help_texts import COMMANDS
@@ -12,7 +13,15 @@ from toolchain.values import Budget, Preprocessing, Request, Training
 
 
 def parse(line, command="compress"):
-    return request_of(parser_for(command, command).read(line.split()), command)
+    flags = parser_for(command, command).read(line.split())
+    if command not in ("compress", "plan"):
+        return request_of(flags, command)
+    (request,) = requests_of(flags, command)
+    return request
+
+
+def cases(line, command="compress"):
+    return requests_of(parser_for(command, command).read(line.split()), command)
 
 
 def test_defaults_are_those_of_the_values():
@@ -73,6 +82,33 @@ def test_plan_can_be_applied_without_a_budget():
     assert parse("m.pt2 --budget-ms 1", "plan").out == Path("m-plan")
 
 
+def test_several_budgets_and_targets_are_cases_with_folders_of_their_own():
+    found = cases("m.pt2 --target host,iphone:iphone-12 --budget-ms 30,2.5 --budget-params 250k --out o")
+    assert [(r.target, r.budget.ms, str(r.out)) for r in found] == [
+        ("host", 30.0, "o/host-ms-30-params-250k"),
+        ("host", 2.5, "o/host-ms-2.5-params-250k"),
+        ("iphone:iphone-12", 30.0, "o/iphone-iphone-12-ms-30-params-250k"),
+        ("iphone:iphone-12", 2.5, "o/iphone-iphone-12-ms-2.5-params-250k"),
+    ]
+    assert len({dataclasses.replace(r, target="", budget=Budget(), out=Path()) for r in found}) == 1
+    assert [str(r.out) for r in cases("m.pt2 --budget-mb 2,1", "plan")] == [
+        "m-plan/host-mb-2",
+        "m-plan/host-mb-1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("20M", "20M"), ("1.5G", "1.5G"), ("1500k", "1.5M"), ("123456789", "123456789"), ("999", "999")],
+)
+def test_a_folder_names_its_amount_exactly(value, name):
+    assert cases(f"m.pt2 --budget-macs {value},1")[0].out.name == f"host-macs-{name}"
+
+
+def test_one_value_is_one_case_and_repeated_values_are_one():
+    assert str(parse("m.pt2 --budget-ms 5,5.0 --target host,host").out) == "m-compressed"
+
+
 def test_bench_and_inspect_need_no_budget():
     assert parse("m.pt2 --data d", "bench").budget == Budget()
     assert parse("m.pt2 --input-shape 1,2", "inspect").input_shape == ((1, 2),)
@@ -115,6 +151,14 @@ def test_bench_and_inspect_need_no_budget():
         ("m.pt2 --budget-ms 1 --mean 0,0,0", "there is no --data"),
         ("m.pt2 --budget-ms 1 --reestimate-bn", "there is no --data"),
         ("m.pt2 --budget-ms 1 --rescale some", "--rescale"),
+        ("m.pt2 --budget-ms 1,", "'1,' is not a list"),
+        ("m.pt2 --budget-ms 1,-2", "'-2' is not a number above zero"),
+        ("m.pt2 --budget-macs 1M,2X", "'2X' is not an amount"),
+        (
+            "m.pt2 --budget-ms 1,2 --budget-macs 1M,2M",
+            "--budget-ms and --budget-macs have several values each",
+        ),
+        ("m.pt2 --budget-ms 1 --target ,", "--target: ',' names nothing"),
         ("m.pt2 --budget-m 1", "unknown argument '--budget-m'"),
         ("m.pt2 n.pt2 --budget-ms 1", "unknown argument 'n.pt2'"),
     ],
@@ -123,6 +167,12 @@ def test_refused_with_the_flag_named(line, said):
     with pytest.raises(InputError) as caught:
         parse(line)
     assert said in caught.value.message
+
+
+def test_a_saved_plan_is_for_one_case():
+    with pytest.raises(InputError) as caught:
+        cases("m.pt2 --apply p.json --target host,iphone", "plan")
+    assert "a saved plan is for one case" in caught.value.message
 
 
 def test_a_misspelt_flag_gets_a_suggestion():

@@ -30,7 +30,7 @@ def render_markdown(record: Record) -> str:
         _conditions,
         _origin,
     )
-    blocks = ("\n".join(section(record)) for section in sections)
+    blocks = ("\n".join(part(record)) for part in sections)
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -54,7 +54,7 @@ def _budget(record: Record) -> Iterator[str]:
         )
         for e in record["budget"]
     ]
-    yield from _section("Budget", ("limit on", "limit", "found", "95 % interval", "verdict"), rows)
+    yield from section("Budget", ("limit on", "limit", "found", "95 % interval", "verdict"), rows)
 
 
 def _before_after(record: Record) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _before_after(record: Record) -> Iterator[str]:
         ("file size", *(words.size(None if a is None else a["size_bytes"]) for a in (old, new))),
         *((label, words.count(a), words.count(b)) for label, a, b in cost_rows(record)),
     ]
-    yield from _section("Original and result", ("", "original", "result"), rows)
+    yield from section("Original and result", ("", "original", "result"), rows)
 
 
 def _files(record: Record) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _files(record: Record) -> Iterator[str]:
         latency = words.milliseconds(None if measured is None else measured["p50_ms"])
         row = (name, kind, words.size(artifact["size_bytes"]), words.metric(artifact["metric"]), latency)
         rows.append((*row, f"`{artifact['sha256'][:12]}`"))
-    yield from _section("Files", ("file", "kind", "size", "metric", "latency (p50)", "sha256"), rows)
+    yield from section("Files", ("file", "kind", "size", "metric", "latency (p50)", "sha256"), rows)
 
 
 def _checks(record: Record) -> Iterator[str]:
@@ -99,7 +99,7 @@ def _checks(record: Record) -> Iterator[str]:
         )
         for check in record["checks"]
     ]
-    yield from _section("Checks", ("check", "of", "status", "value", "limit", "detail"), rows)
+    yield from section("Checks", ("check", "of", "status", "value", "limit", "detail"), rows)
 
 
 def _plan(record: Record) -> Iterator[str]:
@@ -125,7 +125,7 @@ def _plan(record: Record) -> Iterator[str]:
         for c in plan["candidates"]
     ]
     heads = ("runtime", "precision", "estimate", "damage", "parameters kept", "", "note")
-    yield from _section("Candidates", heads, rows, level=3)
+    yield from section("Candidates", heads, rows, level=3)
     rounds = [
         (
             str(r["round"]),
@@ -135,9 +135,9 @@ def _plan(record: Record) -> Iterator[str]:
         )
         for r in record["rounds"]
     ]
-    yield from _section("Rounds", ("round", "estimate", "measured", "decision"), rounds, level=3)
+    yield from section("Rounds", ("round", "estimate", "measured", "decision"), rounds, level=3)
     widths = [(w["layer"], str(w["before"]), str(w["after"])) for w in plan["widths"]]
-    yield from _section("Widths", ("layer", "before", "after"), widths, level=3)
+    yield from section("Widths", ("layer", "before", "after"), widths, level=3)
 
 
 def _training(record: Record) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _training(record: Record) -> Iterator[str]:
         )
         for e in training["epochs"]
     ]
-    yield from _section("Fine-tuning", ("epoch", "loss", "metric", "learning rate", "time"), rows)
+    yield from section("Fine-tuning", ("epoch", "loss", "metric", "learning rate", "time"), rows)
 
 
 def all_measurements(record: Record) -> list[tuple[str, Record]]:
@@ -184,7 +184,7 @@ def _measurements(record: Record) -> Iterator[str]:
         for which, m in all_measurements(record)
     ]
     heads = ("what", "runtime", "precision", "p50", "p90", "CPU time p50", "trials x runs")
-    yield from _section("Measurements", heads, rows)
+    yield from section("Measurements", heads, rows)
 
 
 def conditions(record: Record) -> list[tuple[str, str]]:
@@ -211,7 +211,7 @@ def conditions(record: Record) -> list[tuple[str, str]]:
 
 
 def _conditions(record: Record) -> Iterator[str]:
-    yield from _section("Conditions", ("condition", "value"), conditions(record))
+    yield from section("Conditions", ("condition", "value"), conditions(record))
 
 
 def origin(record: Record) -> list[tuple[str, str]]:
@@ -241,10 +241,10 @@ def _skipped(names: Sequence[str]) -> str:
 
 
 def _origin(record: Record) -> Iterator[str]:
-    yield from _section("Origin", ("what", "value"), origin(record))
+    yield from section("Origin", ("what", "value"), origin(record))
 
 
-def _section(
+def section(
     title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, level: int = 2
 ) -> Iterator[str]:
     """A titled table; nothing when it has no rows."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from toolchain.report import plots, words
 from toolchain.report.markdown_text import all_measurements, conditions, origin
+from toolchain.report.markup import document, section, table
 from toolchain.report.record import (
     Record,
     chosen_artifact,
@@ -23,7 +23,6 @@ from toolchain.report.summary import cost_rows
 
 def render_page(record: Record) -> str:
     """The whole page."""
-    style = (importlib.resources.files(__package__) / "style.css").read_text(encoding="utf-8")
     title = f"{record['model']['name']} on {record['target']['name']}"
     pictures = "".join((*_scatter(record), *_distribution(record)))
     body = "\n".join(
@@ -39,15 +38,11 @@ def render_page(record: Record) -> str:
             *_decision(record),
             *_training(record),
             *_measurements(record),
-            *_section("Conditions", _table((), conditions(record))),
-            *_section("Origin", _table((), origin(record))),
+            *section("Conditions", table((), conditions(record))),
+            *section("Origin", table((), origin(record))),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
-    )
+    return document(title, body)
 
 
 def _header(record: Record, title: str) -> str:
@@ -64,7 +59,7 @@ def _header(record: Record, title: str) -> str:
 
 def _notes(record: Record) -> Iterator[str]:
     notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
-    yield from _section("Worth knowing", f"<ul>{notes}</ul>" if notes else "")
+    yield from section("Worth knowing", f"<ul>{notes}</ul>" if notes else "")
 
 
 def _tiles(record: Record) -> str:
@@ -156,11 +151,11 @@ def _scatter(record: Record) -> Iterator[str]:
     limit = limit_named(record, "ms")
     picture = plots.scatter(
         points,
-        budget_ms=None if limit is None else limit["limit"],
-        metric_name=record["baseline"]["metric"]["name"],
+        budgets_ms=() if limit is None else (limit["limit"],),
+        y_title=record["baseline"]["metric"]["name"],
     )
     caption = "Grey: as handed in. Blue: chosen for the budget. Violet: other files. Bars: 95 % intervals."
-    yield from _section("Accuracy against latency", picture, caption)
+    yield from section("Accuracy against latency", picture, caption)
 
 
 def _distribution(record: Record) -> Iterator[str]:
@@ -174,7 +169,7 @@ def _distribution(record: Record) -> Iterator[str]:
     caption = "Raw samples, fresh session in every trial; original and result measured in turns."
     if after is None:
         caption = "Raw samples, fresh session in every trial."
-    yield from _section("Latency distribution", picture, caption)
+    yield from section("Latency distribution", picture, caption)
 
 
 def _budget(record: Record) -> Iterator[str]:
@@ -190,7 +185,7 @@ def _budget(record: Record) -> Iterator[str]:
     ]
     heads = ("limit on", "limit", "found", "95 % interval", "verdict")
     caption = "Latency is held when the upper end of the median's 95 % interval is under the limit."
-    yield from _section("Budget", _table(heads, rows, mark=4), caption)
+    yield from section("Budget", table(heads, rows, mark=4), caption)
 
 
 def _files(record: Record) -> Iterator[str]:
@@ -203,7 +198,7 @@ def _files(record: Record) -> Iterator[str]:
         row = (a["path"], kind, words.size(a["size_bytes"]), words.metric(a["metric"]), latency, which)
         rows.append((*row, a["sha256"][:12]))
     heads = ("file", "kind", "size", "metric", "latency (p50)", "", "sha256")
-    yield from _section("Files", _table(heads, rows))
+    yield from section("Files", table(heads, rows))
 
 
 def _checks(record: Record) -> Iterator[str]:
@@ -219,7 +214,7 @@ def _checks(record: Record) -> Iterator[str]:
         for c in record["checks"]
     ]
     heads = ("check", "of", "status", "value", "limit", "detail")
-    yield from _section("Checks", _table(heads, rows, mark=2))
+    yield from section("Checks", table(heads, rows, mark=2))
 
 
 def _widths(record: Record) -> Iterator[str]:
@@ -233,7 +228,7 @@ def _widths(record: Record) -> Iterator[str]:
         caption = f"{caption} {dropped}."
     elif not changed:
         caption = "Nothing was pruned: every layer is as it was."
-    yield from _section("Widths before and after", plots.widths(plan["widths"]), caption)
+    yield from section("Widths before and after", plots.widths(plan["widths"]), caption)
 
 
 def _decision(record: Record) -> Iterator[str]:
@@ -252,9 +247,7 @@ def _decision(record: Record) -> Iterator[str]:
         for c in plan["candidates"]
     ]
     heads = ("candidate", "estimated latency", "damage", "parameters kept", "", "note")
-    yield from _section(
-        "Ways considered", _table(heads, rows), "Estimates are predictions, not measurements."
-    )
+    yield from section("Ways considered", table(heads, rows), "Estimates are predictions, not measurements.")
     rounds = [
         (
             str(r["round"]),
@@ -264,8 +257,8 @@ def _decision(record: Record) -> Iterator[str]:
         )
         for r in record["rounds"]
     ]
-    shown = _table(("round", "estimated", "measured", "decision"), rounds)
-    yield from _section("Planning rounds, each measured on the target", shown)
+    shown = table(("round", "estimated", "measured", "decision"), rounds)
+    yield from section("Planning rounds, each measured on the target", shown)
 
 
 def _training(record: Record) -> Iterator[str]:
@@ -282,7 +275,7 @@ def _training(record: Record) -> Iterator[str]:
         )
         for e in training["epochs"]
     ]
-    yield from _section("Fine-tuning", _table(("epoch", "loss", "metric", "learning rate", "time"), rows))
+    yield from section("Fine-tuning", table(("epoch", "loss", "metric", "learning rate", "time"), rows))
 
 
 def _measurements(record: Record) -> Iterator[str]:
@@ -298,26 +291,4 @@ def _measurements(record: Record) -> Iterator[str]:
         for which, m in all_measurements(record)
     ]
     heads = ("what", "run by", "p50", "p90", "CPU time p50", "trials x runs")
-    yield from _section("Measurements", _table(heads, rows))
-
-
-def _section(title: str, content: str, caption: str = "") -> Iterator[str]:
-    """A titled card; nothing when it has no content."""
-    if content:
-        below = f'<p class="caption">{escape(caption)}</p>' if caption else ""
-        yield f"<section><h2>{escape(title)}</h2>{content}{below}</section>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, mark: int | None = None) -> str:
-    """A table; the cells of column `mark` are coloured by their first word. Empty without rows."""
-    if not rows:
-        return ""
-    head = f"<tr>{''.join(f'<th>{escape(h)}</th>' for h in heads)}</tr>" if heads else ""
-    lines = []
-    for row in rows:
-        cells = []
-        for column, cell in enumerate(row):
-            style = f' class="{cell.split()[0]}"' if column == mark and cell else ""
-            cells.append(f"<td{style}>{escape(cell)}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<table>{head}{''.join(lines)}</table>"
+    yield from section("Measurements", table(heads, rows))

@@ -53,11 +53,19 @@ class Axis:
         return tuple(i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1))
 
 
-def scatter(points: Sequence[Point], *, budget_ms: float | None, metric_name: str) -> str:
-    """Accuracy against latency; the budget is a line, everything left of it holds."""
-    x = _axis([0.0, *(p.high_ms for p in points), *([budget_ms] if budget_ms else [])], LEFT, WIDTH - RIGHT)
+def scatter(
+    points: Sequence[Point],
+    *,
+    budgets_ms: Sequence[float],
+    y_title: str,
+    x_title: str = "latency p50 (ms)",
+) -> str:
+    """The metric, or what stands in for it, against latency; left of a budget's line it is held."""
+    x = _axis([0.0, *(p.high_ms for p in points), *budgets_ms], LEFT, WIDTH - RIGHT)
     y = _axis([p.metric for p in points], HEIGHT - BOTTOM, TOP, pad=0.25, floor=0.5)
-    body = [*_grid(x, y, "latency p50 (ms)", metric_name), *_budget(x, budget_ms)]
+    body = [*_grid(x, y, x_title, y_title)]
+    for number, budget_ms in enumerate(budgets_ms):
+        body += _budget(x, budget_ms, line=number)
     taken: list[tuple[float, float, float]] = []
     for p in points:
         px, py = x.at(p.ms), y.at(p.metric)
@@ -72,7 +80,7 @@ def scatter(points: Sequence[Point], *, budget_ms: float | None, metric_name: st
         line = _free_line(left, left + length, py, taken)
         taken.append((left, left + length, line))
         body.append(_text("label", px, line, p.label, anchor=anchor))
-    return _svg(body, HEIGHT, f"{metric_name} against latency")
+    return _svg(body, HEIGHT, f"{y_title} against latency")
 
 
 def _free_line(left: float, right: float, y: float, taken: Sequence[tuple[float, float, float]]) -> float:
@@ -181,13 +189,13 @@ def _text(style: str, x: float, y: float, text: str, *, anchor: str = "start") -
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _budget(x: Axis, budget_ms: float | None) -> Iterator[str]:
+def _budget(x: Axis, budget_ms: float | None, *, line: int = 0) -> Iterator[str]:
     if budget_ms is None:
         return
     at = x.at(budget_ms)
     yield f'<line class="budget" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
     anchor, shift = ("end", -6) if at > WIDTH * 0.4 else ("start", 6)
-    yield _text("budget-text", at + shift, TOP + 4, f"budget {budget_ms:g} ms", anchor=anchor)
+    yield _text("budget-text", at + shift, TOP + 4 + 14 * line, f"budget {budget_ms:g} ms", anchor=anchor)
 
 
 def _svg(body: Sequence[str], height: float, title: str, *, style: str = "plot") -> str:
