@@ -157,7 +157,9 @@ def _unreachable(run: Run, plan: PrunePlan, measured: Measurement | None) -> Bud
             f"{measured.p50_ms:.4f} ms ({plan.runtime}, {plan.precision})"
         )
     else:
-        message = f"budget not reached: the smallest network considered still needs {plan.cost}"
+        named = ((getattr(plan.cost, name), name) for name in ("macs", "params", "neurons"))
+        needs = ", ".join(f"{amount:,} {name}" for amount, name in named if getattr(budget, name) is not None)
+        message = f"budget not reached: the smallest network considered still needs {needs or 'more'}"
     return BudgetError(
         message,
         hint="raise the budget, or allow more: --precision fp32,int8, --runtime auto",

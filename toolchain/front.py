@@ -71,20 +71,20 @@ def front(requests: Sequence[Request], kind: str, progress: Progress | None = No
 
     record = written()
     for request in requests:
-        name, run = request.out.name, runs[request.target]
+        name, run, begun = request.out.name, runs[request.target], time.monotonic()
         try:
             if request.target not in baselines:
                 baselines[request.target] = baseline_of(run)
+            begun = time.monotonic()
             report = JOBS[kind](_of_case(run, request), baselines[request.target])
             cases[name] = front_record.done(cases[name], report.record)
         except Interrupted:
             raise
         except CompressError as error:
             cases[name] = _missed(cases[name], error, request)
+        cases[name]["seconds"] = time.monotonic() - begun
         record = written()
-        clear_others(
-            out, {*FRONT_FILES, *(n for n, c in cases.items() if c["plan"] or c["exit_code"] is None)}
-        )
+        clear_others(out, [*FRONT_FILES, *(n for n, case in cases.items() if _has_folder(case))])
     return Report(record=record, exit_code=record["exit_code"])
 
 
@@ -134,6 +134,11 @@ def _missed(entry: front_record.Entry, error: CompressError, request: Request) -
         "dropped": list(plan.dropped),
         "plan": f"{request.out.name}/{BEST_PLAN}",
     }
+
+
+def _has_folder(case: front_record.Entry) -> bool:
+    """Whether the case's folder is of this run, or may be of an earlier one that this run goes on from."""
+    return case["plan"] is not None or case["status"] == front_record.WAITING
 
 
 def _write_best(plan: PrunePlan, folder: Path) -> None:

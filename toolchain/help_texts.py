@@ -25,6 +25,7 @@ exit codes:
   6    the target could not be reached or did not finish
   70   a fault in edgefit itself
   130  interrupted with Ctrl-C; finished work is kept
+Of several cases (lists of budgets or targets) all are run, and the highest of their codes is given.
 """
 EXAMPLES: Final = {
     "compress": """\
@@ -37,6 +38,8 @@ examples:
       no data: prune by weights alone; accuracy is then not measured
   compress weights.pth --arch mynet.models:build --input-shape 1,3,224,224 --budget-mb 2
       a state dict, with the function that builds its network
+  compress model.pt2 --data images/ --target host,iphone --budget-ms 5,3,1 --out front
+      every target with every budget in one run: a folder each, and front/front.html with the picture
 """,
     "bench": """\
 examples:
@@ -74,5 +77,7 @@ examples:
       writes plan/plan.json and a report of what it rests on; nothing is pruned
   edgefit plan model.pt2 --data images/ --apply plan/plan.json --out smaller
       carries the saved plan out: prune, fine-tune, export, verify, measure
+  edgefit plan model.pt2 --data images/ --budget-ms 5,3,1 --out plans
+      three plans, plans/host-ms-5/plan.json and so on, and what they cost in one table and picture
 """,
 }

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import sample_front
 import sample_record
 
 from toolchain.report import words
+from toolchain.report.front_text import render_front_markdown, render_front_summary
 from toolchain.report.markdown_text import render_markdown
 from toolchain.report.summary import render_summary
 
@@ -20,6 +22,10 @@ CASES = {
     "failed.txt": lambda: render_summary(sample_record.failed(), out="out"),
     "compress.md": lambda: render_markdown(sample_record.RECORD),
     "bench.md": lambda: render_markdown(sample_record.bench()),
+    "front.txt": lambda: render_front_summary(sample_front.front(), out="front"),
+    "front.md": lambda: render_front_markdown(sample_front.front()),
+    "front_plans.txt": lambda: render_front_summary(sample_front.plans(), out="plans"),
+    "front_interrupted.md": lambda: render_front_markdown(sample_front.interrupted()),
 }
 
 

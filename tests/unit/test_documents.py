@@ -79,6 +79,14 @@ def test_every_field_of_the_schema_is_documented():
     derived = {f for f in fields if re.fullmatch(r"p\d\d_(low|high)_ms", f)}
     assert fields - derived <= named
 
+    import sample_front
+
+    front = sample_front.front()
+    fields = set(front) | set(front["cases"][0]) | set(front["originals"][0])
+    parts = [case[part] or {} for case in front["cases"] for part in ("latency", "predicted", "file")]
+    fields |= {name for part in parts for name in part}
+    assert fields <= named
+
 
 def test_makefile_targets_of_the_readme_exist():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -11,9 +11,6 @@ from toolchain.report.front_text import HEADS, rows, times, title
 from toolchain.report.markup import document, section, table
 from toolchain.report.record import Record
 
-CAPTION = "Grey: as handed in. Blue: budget held. Violet: not held. Bars: 95 % intervals. "
-PREDICTED = "Hollow and dashed: predicted, not verified on the device; bars: 90 % intervals."
-
 
 def render_front_page(record: Record) -> str:
     """The whole page."""
@@ -49,16 +46,21 @@ def _picture(record: Record, target: str) -> Iterator[str]:
         for case in record["cases"]
         if case["target"] == target and "ms" in case["budget"]
     ]
-    all_predicted = all(entry["latency"] is None for entry in shown)
+    measured = [entry for entry in shown if entry["latency"] is not None]
     picture = plots.scatter(
         points,
         budgets_ms=sorted(set(budgets)),
         y_title=y_title,
-        x_title="predicted latency (ms)" if all_predicted else "latency p50 (ms)",
+        x_title="latency p50 (ms)" if measured else "predicted latency (ms)",
     )
-    any_predicted = any(entry["latency"] is None for entry in shown)
+    held = "budget held" if record["kind"] == "compress" and measured else "planned for the budget"
+    caption = f"Grey: as handed in. Blue: {held}. Violet: not held."
+    if measured:
+        caption += " Bars: 95 % intervals."
+    if len(measured) < len(shown):
+        caption += " Hollow and dashed: predicted, not verified on the device; bars: 90 % intervals."
     what = "Accuracy" if by_metric else "Parameters"
-    yield from section(f"{what} against latency on {target}", picture, CAPTION + PREDICTED * any_predicted)
+    yield from section(f"{what} against latency on {target}", picture, caption)
 
 
 def _known(entry: Record) -> bool:

@@ -55,12 +55,12 @@ def done(entry: Entry, record: Record) -> Entry:
     return entry | {
         "status": DONE,
         "exit_code": record["exit_code"],
-        "verdict": record["verdict"],
+        "verdict": None if result is None else record["verdict"],
         "failed_checks": words.failed(record),
         "latency": latency,
         "faster": faster,
         "predicted": _predicted(record, measured=latency is not None),
-        "metric": (chosen or {}).get("metric"),
+        "metric": (chosen or {}).get("metric") or (result or {}).get("metric"),
         "cost": plan["cost"] if result is None else result["cost"],
         "file": None
         if chosen is None
@@ -68,7 +68,6 @@ def done(entry: Entry, record: Record) -> Entry:
         "dropped": list(plan["dropped"]),
         "plan": f"{entry['name']}/plan.json",
         "notes": list(record["notes"]),
-        "seconds": sum(record["timings"].values()),
     }
 
 
@@ -113,8 +112,8 @@ def budget_text(entry: Record) -> str:
     texts = []
     for name, limit in entry["budget"].items():
         amount = words.limit_amount({"name": name, "limit": limit}, "limit")
-        what = {"macs": " MACs", "params": " parameters", "neurons": " neurons", "max_drop": " of drop"}
-        texts.append(f"{amount}{what.get(name, '')}")
+        what = {"macs": " MACs", "params": " parameters", "neurons": " neurons"}
+        texts.append(f"drop {amount}" if name == "max_drop" else f"{amount}{what.get(name, '')}")
     return ", ".join(texts)
 
 
@@ -131,8 +130,10 @@ def notes(record: Record) -> Iterator[str]:
 
 def tally(record: Record) -> str:
     """`2 held, 1 not reached`, in the order of the cases."""
-    found = [word(case) for case in record["cases"]]
-    return ", ".join(f"{found.count(each)} {each}" for each in dict.fromkeys(found))
+    found = [word({**case, "failed_checks": 0}) for case in record["cases"]]
+    parts = [f"{found.count(each)} {each}" for each in dict.fromkeys(found)]
+    wrong = sum(case["failed_checks"] for case in record["cases"])
+    return ", ".join([*parts, f"{wrong} check{'s' * (wrong > 1)} FAILED"] if wrong else parts)
 
 
 def exit_code(cases: Sequence[Record]) -> int | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from toolchain.report import words
-from toolchain.report.front_record import budget_text, latency_text, notes, tally, word
+from toolchain.report.front_record import WAITING, budget_text, latency_text, notes, tally, word
 from toolchain.report.markdown_text import section
 from toolchain.report.record import Record
 from toolchain.report.summary import table
 
 HEADS = ("case", "budget", "latency (p50)", "faster", "metric", "file", "parameters", "MACs", "verdict")
+SHORT = ("case", "budget", "latency (p50)", "faster", "metric", "file", "verdict")
 
 
 def rows(record: Record) -> list[tuple[str, ...]]:
@@ -43,7 +42,7 @@ def title(record: Record) -> str:
 
 def render_front_summary(record: Record, *, out: str) -> str:
     """Plain text: the tally first, then a line for each case; `out` is where the folders are."""
-    shown: Sequence[tuple[str, ...]] = [HEADS, *rows(record)]
+    shown = [[row[HEADS.index(name)] for name in SHORT] for row in (HEADS, *rows(record))]
     lines = [f"{len(record['cases'])} CASES: {tally(record)}  {title(record)}", "", *table(shown), ""]
     lines.append(f"all in {out} (front.html shows the picture, each case's own report.html the proof)")
     lines += [f"note: {note}" for note in notes(record)]
@@ -64,6 +63,7 @@ def render_front_markdown(record: Record) -> str:
 def times(record: Record) -> str:
     """How long it took, and how much of that served all cases."""
     shared = sum(record["timings"].values())
-    own = ", ".join(f"{case['name']} {words.seconds(case['seconds'])}" for case in record["cases"])
+    ran = [case for case in record["cases"] if case["status"] != WAITING]
+    own = "".join(f", {case['name']} {words.seconds(case['seconds'])}" for case in ran)
     made = f"Made by {record['tool']['name']} {record['tool']['version']}, {record['created']}"
-    return f"Time: {words.seconds(shared)} for all cases together, then {own}. {made}."
+    return f"Time: {words.seconds(shared)} for all cases together{own}. {made}."
