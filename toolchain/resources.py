@@ -15,9 +15,10 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from toolchain.baseline import Baseline
+from toolchain.latency.filling import build_table
 from toolchain.latency.foretold import ForetoldLayers
 from toolchain.latency.predict import LatencyModel, calibrated, sizes
-from toolchain.latency.table import Axes, Sizes, build_table, grid
+from toolchain.latency.table import Axes, Sizes, grid
 from toolchain.latency.timings import cache_folder
 from toolchain.program.blocks import blocks
 from toolchain.program.channels import widths

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from targets.host import TARGET
 from toolchain import registry
 from toolchain.contracts import Format, Quantizer, Runtime, Sampling, Silent
+from toolchain.latency.filling import build_table
 from toolchain.latency.predict import calibrated, original
-from toolchain.latency.table import Axes, build_table, grid
+from toolchain.latency.table import Axes, grid
 from toolchain.program.capture import capture
 from toolchain.values import Artifact, Layer, Measurement, Precision
 

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from toolchain.contracts import Progress, Runtime, Silent
 from toolchain.errors import DeviceError, InputError
-from toolchain.latency.table import (
-    Axes,
-    LatencyTable,
-    build_table,
-    grid,
-    is_depthwise,
-    shape_key,
-)
+from toolchain.latency.filling import ANCHORS, BATCH, build_table
+from toolchain.latency.table import Axes, LatencyTable, grid, is_depthwise, shape_key
 from toolchain.values import Conditions, Layer, Precision
 
 RUNTIME = Runtime(name="formula", format="onnx", precisions=("fp32",), align=4)
@@ -84,11 +78,15 @@ def formula_ms(layer: Layer) -> float:
     return layer.in_channels * layer.out_channels / layer.groups / 1000
 
 
-def table(device: Formula, cache: Path, layers: Sequence[Layer], align: int = 4) -> LatencyTable:
-    grids = {
-        layer.node: Axes(inputs=grid(layer.in_channels, align), outputs=grid(layer.out_channels, align))
+def grids_of(layers: Sequence[Layer]) -> dict[str, Axes]:
+    return {
+        layer.node: Axes(inputs=grid(layer.in_channels, 4), outputs=grid(layer.out_channels, 4))
         for layer in layers
     }
+
+
+def table(device: Formula, cache: Path, layers: Sequence[Layer]) -> LatencyTable:
+    grids = grids_of(layers)
     return build_table(device, RUNTIME, "fp32", layers, grids, threads=1, cache=cache, progress=Silent())
 
 
@@ -138,7 +136,7 @@ def test_a_depthwise_layer_depends_on_its_one_width(tmp_path: Path) -> None:
     assert found.layer_ms(DEPTHWISE, 8, 8, 8) == pytest.approx(8 / 1000)
     assert found.layer_ms(DEPTHWISE, 10, 10, 10) == pytest.approx(10 / 1000)
     assert all(layer.groups == layer.in_channels == layer.out_channels for layer in device.asked)
-    assert len(device.asked) == len(grid(32, 4)) + 1  # one again, for the clock
+    assert len(device.asked) == len(grid(32, 4)) + ANCHORS  # these again, for the clock
 
 
 def test_one_channel_is_not_depthwise() -> None:
@@ -158,10 +156,10 @@ def test_grouped_layers_are_timed_at_widths_that_their_groups_divide(tmp_path: P
 def test_equal_shapes_are_timed_once_and_networks_share_the_cache(tmp_path: Path) -> None:
     first = Formula()
     table(first, tmp_path, [CONVOLUTION, replace(CONVOLUTION, node="again")])
-    assert len(first.asked) == len({(a.in_channels, a.out_channels) for a in first.asked}) + 1
+    assert len(first.asked) == len({(a.in_channels, a.out_channels) for a in first.asked}) + ANCHORS
     second = Formula()
     other = table(second, tmp_path, [replace(CONVOLUTION, node="elsewhere"), LINEAR])
-    assert [layer.kind for layer in second.asked].count("conv") == 1
+    assert [layer.kind for layer in second.asked].count("conv") == ANCHORS
     assert other.layer_ms(replace(CONVOLUTION, node="elsewhere"), 16, 32) == pytest.approx(0.512)
 
 
@@ -180,12 +178,55 @@ def test_timings_of_other_threads_are_not_used(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_build_continues_where_it_stopped(tmp_path: Path) -> None:
+    """Fails in its second batch: what the first one timed is not timed again, and its clock is kept."""
+    layers = [replace(CONVOLUTION, node=f"conv{k}", input_size=(k, k), output_size=(k, k)) for k in range(30)]
+    halted = Formula(fail_after=1)
     with pytest.raises(DeviceError, match="unplugged"):
-        table(Formula(fail_after=1), tmp_path, [CONVOLUTION, LINEAR])
-    again = Formula()
-    table(again, tmp_path, [CONVOLUTION, LINEAR])
-    assert [layer.kind for layer in again.asked].count("conv") == 1
+        table(halted, tmp_path, layers)
+    assert BATCH / 2 < len(halted.asked) <= BATCH
+    again = Formula(slowness=1.2)
+    found = table(again, tmp_path, layers)
+    done = {(a.input_size, a.in_channels, a.out_channels) for a in halted.asked}
+    twice = [a for a in again.asked if (a.input_size, a.in_channels, a.out_channels) in done]
+    assert len(twice) == ANCHORS * len({a.input_size for a in halted.asked})
+    for layer in layers:
+        assert found.layer_ms(layer, 16, 12) == pytest.approx(0.192 * 1.2)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_progress_counts_every_layer_of_the_table_and_never_falls(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Steps(Silent):
+        def step(self, done: int, total: int, note: str = "") -> None:
+            seen.append((done, total))
+
+    layers = [replace(CONVOLUTION, node=f"conv{k}", input_size=(k, k), output_size=(k, k)) for k in range(30)]
+    build_table(
+        Formula(), RUNTIME, "fp32", layers, grids_of(layers), threads=1, cache=tmp_path, progress=Steps()
+    )
+    counted = [done for done, total in seen if total > 1]
+    assert len(set(counted)) > 2
+    assert counted == sorted(counted)
+    assert counted[-1] == seen[0][1]
+
+
+class Blocks(Formula):
+    """Kernels work on 16 outputs at a time, and inputs one by one."""
+
+    def probe(self, runtime, precision, layers, *, threads, progress):  # type: ignore[no-untyped-def]
+        wide = [replace(a, out_channels=-(-a.out_channels // 16) * 16) for a in layers]
+        return super().probe(runtime, precision, wide, threads=threads, progress=progress)
+
+
+def test_between_grid_widths_time_rises_in_the_blocks_of_the_kernels(tmp_path: Path) -> None:
+    wide = replace(CONVOLUTION, in_channels=128, out_channels=256)
+    found = table(Blocks(), tmp_path, [wide])
+    assert 148 not in found.axes["conv"].outputs
+    for outputs in (100, 112, 116, 148, 160, 164, 228):
+        blocks = -(-outputs // 16) * 16
+        for inputs in (64, 68, 90, 100, 128):
+            assert found.layer_ms(wide, inputs, outputs) == pytest.approx(inputs * blocks / 1000)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"identity": {}}', '{"points": [[1, 2, "nan"]]}'])

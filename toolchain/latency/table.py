@@ -1,30 +1,25 @@
 """Layer timings measured on a target over a grid of widths, and interpolated between them.
 
-A layer's time depends on its widths in steps (kernels work on 8, 16 or 32 channels at a time; one channel
-less may cost the same or even more), so the grid holds the widths that the planner may choose, and values at
-grid points are returned exactly as measured. Timings are kept per layer *shape*, so that networks share them.
+A layer's time depends on its widths in steps: kernels work on 8, 16 or 32 channels at a time, and one channel
+less may cost the same. So grid widths are whole blocks, where times are returned exactly as measured, and one
+block of each axis is timed finely: between grid widths time rises as it did there. Timings belong to layer
+*shapes*, so that networks share them.
 """
 
 from __future__ import annotations
 
 import bisect
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
-from toolchain.contracts import Device, Progress, Runtime
-from toolchain.latency.timings import Points, Timings, timings
 from toolchain.values import Layer, Precision
 
-Clock = Callable[[Sequence[Layer]], tuple[float | None, ...]]
-"""Times layers, in their order."""
-POINTS: Final = 16
-# Shorter layers are timed too coarsely to tell a drift of the clock; more than DRIFT is no drift.
-RESOLUTION_MS: Final = 0.002
-DRIFT: Final = 1.5
+PERIOD: Final = 32
+"""Channels after which the kernels' blocks (8, 16 or 32 channels) begin anew."""
+
+Steps = tuple[tuple[int, float], ...]
+"""(channels, share): how far time has risen after so many, on the way to the next multiple of `PERIOD`."""
 
 
 class Sizes(NamedTuple):
@@ -48,6 +43,7 @@ class LatencyTable:
     """Kernel milliseconds of the layers of one network on one target, runtime and precision.
 
     `axes[node]` and `points[shape]` are what was measured; a layer that could not be timed alone has no axes.
+    `steps[shape]` says how time rises along inputs and outputs between grid widths.
     """
 
     runtime: str
@@ -55,6 +51,7 @@ class LatencyTable:
     threads: int
     axes: Mapping[str, Axes]
     points: Mapping[str, Mapping[tuple[int, int], float]]
+    steps: Mapping[str, tuple[Steps, Steps]] = field(default_factory=dict)
     _known: dict[tuple[str, Sizes], float] = field(default_factory=dict, compare=False, repr=False)
 
     def has(self, layer: Layer) -> bool:
@@ -64,9 +61,10 @@ class LatencyTable:
     def layer_ms(self, layer: Layer, inputs: int, outputs: int, groups: int = 1) -> float:
         """Kernel milliseconds of `layer` with these widths; 0 for a layer that could not be timed.
 
-        Exact at grid points, bilinear between them, the smallest grid width below the grid (a kernel has a
-        floor), in proportion to the widths above it. A depthwise layer depends on its one width. Groups
-        removed as a whole scale the time of the layer that has them all.
+        Exact at grid points, bilinear between them in widths that follow the kernels' blocks, the smallest
+        grid width below the grid (a kernel has a floor), in proportion to the widths above it. A depthwise
+        layer depends on its one width. Groups removed as a whole scale the time of the layer that has them
+        all.
         """
         key = (layer.node, Sizes(inputs, outputs, groups))
         known = self._known.get(key)
@@ -86,14 +84,15 @@ class LatencyTable:
             scale = sizes.groups / layer.groups
             inputs, outputs = inputs / scale, outputs / scale
         points = self.points[shape_key(layer)]
+        into, out = self.steps.get(shape_key(layer), ((), ()))
         total = 0.0
         if is_depthwise(layer):
             ratio = layer.out_channels // layer.in_channels
-            for width, weight in _around(axes.inputs, inputs):
+            for width, weight in _around(axes.inputs, inputs, into):
                 total += weight * points[(width, width * ratio)]
             return total * scale
-        for width_in, weight_in in _around(axes.inputs, inputs):
-            for width_out, weight_out in _around(axes.outputs, outputs):
+        for width_in, weight_in in _around(axes.inputs, inputs, into):
+            for width_out, weight_out in _around(axes.outputs, outputs, out):
                 total += weight_in * weight_out * points[(width_in, width_out)]
         return total * scale
 
@@ -103,23 +102,21 @@ def is_depthwise(layer: Layer) -> bool:
     return layer.groups > 1 and layer.groups == layer.in_channels
 
 
-def grid(full: int, align: int, points: int = POINTS) -> tuple[int, ...]:
-    """Ascending widths at which to time an axis of `full` channels: multiples of `align`, and `full`.
+def grid(full: int, align: int) -> tuple[int, ...]:
+    """Ascending widths at which to time an axis of `full` channels.
 
-    All multiples where they are at most `points`. Else those up to four steps, then 2, 3, 4, 6, 8, 12 ...
-    times four steps: kernels take channels in blocks, and the relative distance stays alike. Widths too
-    small for the alignment step by half of it, as the planner's do.
+    The alignment step and its doublings up to `PERIOD`, and half of it more; from there 2, 3, 4, 6, 8, 12 ...
+    times half of it: whole blocks of channels at like relative distances. Widths too small for the alignment
+    step by half of it, as the planner's do.
     """
     step = max(1, align)
     while step > 1 and full < 2 * step:
         step //= 2
-    multiples = list(range(step, full, step))
-    if len(multiples) >= points:
-        block = 4 * step
-        doublings = range(math.ceil(math.log2(full / block)) + 1)
-        coarse = {block * rise << k for k in doublings for rise in (1, 3)} | {2 * block}
-        multiples = sorted({step, 2 * step, 3 * step} | coarse)
-    return (*(width for width in multiples if width < full), full)
+    half = PERIOD // 2
+    small = {step << k for k in range(PERIOD.bit_length()) if step << k <= PERIOD} | {half + half // 2}
+    large = {half * rise << k for k in range(1, max(full // half, 1).bit_length() + 1) for rise in (1, 3)}
+    found = {width for width in small | large if width % step == 0 and step <= width < full}
+    return (*sorted(found), full)
 
 
 def shape_key(layer: Layer) -> str:
@@ -145,135 +142,27 @@ def shape_key(layer: Layer) -> str:
     return "-".join(parts)
 
 
-def build_table(
-    device: Device,
-    runtime: Runtime,
-    precision: Precision,
-    layers: Sequence[Layer],
-    grids: Mapping[str, Axes],
-    *,
-    threads: int,
-    cache: Path,
-    progress: Progress,
-) -> LatencyTable:
-    """Times every layer shape over its grid on `device`; what `cache` has already is not timed again.
-
-    The clock of a shared machine drifts by more than the timings differ. So a shape that is known in part is
-    timed together with one of its known points, and what is new scaled by that to the clock of the known
-    ones; and at the end one layer of every shape is timed again, all within a moment, and each shape's
-    points are scaled to that moment.
-
-    Args:
-        device: where to time; asked for `probe`.
-        runtime: the engine.
-        precision: fp32 or int8.
-        layers: all layers of the network; equal shapes are timed once.
-        grids: axes by `Layer.node`; a layer not named is timed at its own widths only.
-        threads: of the runtime.
-        cache: the user's cache folder; timings of other conditions in it are not used.
-        progress: told of every finished shape.
-
-    Raises:
-        DeviceError: the device failed; shapes finished before are kept in the cache.
-        InputError: the cache folder cannot be written.
-    """
-    kept = timings(cache, device.conditions(runtime, threads), precision)
-    axes = {layer.node: _fitting(layer, grids.get(layer.node)) for layer in layers}
-    samples: dict[str, dict[tuple[int, int], Layer]] = {}
-    for layer in layers:
-        samples.setdefault(shape_key(layer), {}).update(_variants(layer, axes[layer.node]))
-    clock = partial(device.probe, runtime, precision, threads=threads, progress=progress)
-    points: dict[str, dict[tuple[int, int], float]] = {}
-    for number, (key, wanted) in enumerate(samples.items()):
-        with kept.alone():
-            found = _completed(kept, key, wanted, clock)
-        if found is not None:
-            points[key] = found
-            progress.step(number + 1, len(samples), f"{runtime.name} {precision} {key}")
-    timed = {layer.node: axes[layer.node] for layer in layers if shape_key(layer) in points}
-    current = _at_todays_clock(layers, points, clock)
-    return LatencyTable(
-        runtime=runtime.name, precision=precision, threads=threads, axes=timed, points=current
-    )
-
-
-def _completed(
-    kept: Timings, key: str, wanted: Mapping[tuple[int, int], Layer], clock: Clock
-) -> Points | None:
-    """All points of a shape, the missing ones timed and kept; None where one cannot be timed alone."""
-    known = kept.known(key)
-    missing = {widths: layer for widths, layer in wanted.items() if widths not in known}
-    if not missing:
-        return known
-    anchor = max(known, key=lambda w: w[0] * w[1], default=None)
-    again = [] if anchor is None else [_at_widths(next(iter(wanted.values())), anchor)]
-    times = clock([*again, *missing.values()])
-    if any(ms is None for ms in times):
-        return None
-    found = [ms for ms in times if ms is not None]
-    factor = 1.0
-    if anchor is not None:
-        factor = _drift(then=found.pop(0), now=known[anchor])
-    known.update((widths, ms * factor) for widths, ms in zip(missing, found, strict=True))
-    kept.keep(key, known)
-    return known
-
-
-def _at_todays_clock(
-    layers: Sequence[Layer], points: Mapping[str, Points], clock: Clock
-) -> dict[str, Mapping[tuple[int, int], float]]:
-    """The points, each shape scaled by what its largest layer takes now over what it took then."""
-    anchors: dict[str, Layer] = {}
-    for layer in sorted(layers, key=lambda a: a.in_channels * a.out_channels):
-        if shape_key(layer) in points:
-            anchors[shape_key(layer)] = layer
-    scaled: dict[str, Mapping[tuple[int, int], float]] = dict(points)
-    for (key, layer), now in zip(anchors.items(), clock(list(anchors.values())), strict=True):
-        if now is not None:
-            factor = _drift(then=points[key][(layer.in_channels, layer.out_channels)], now=now)
-            scaled[key] = {widths: ms * factor for widths, ms in points[key].items()}
-    return scaled
-
-
-def _drift(*, then: float, now: float) -> float:
-    """How much slower the clock is now; 1 where the times are too short to tell."""
-    if then < RESOLUTION_MS or now < RESOLUTION_MS:
-        return 1.0
-    return min(max(now / then, 1 / DRIFT), DRIFT)
-
-
-def _at_widths(layer: Layer, widths: tuple[int, int]) -> Layer:
+def at_widths(layer: Layer, widths: tuple[int, int]) -> Layer:
     """A layer of the same shape with other widths."""
     inputs, outputs = widths
     groups = inputs if is_depthwise(layer) else layer.groups
     return replace(layer, in_channels=inputs, out_channels=outputs, groups=groups)
 
 
-def _fitting(layer: Layer, axes: Axes | None) -> Axes:
-    """The layer's axes, each with the layer's own width, in steps that its groups allow."""
-    found = axes or Axes(inputs=(layer.in_channels,), outputs=(layer.out_channels,))
-    step = 1 if is_depthwise(layer) else layer.groups
-    return Axes(
-        inputs=_stepped(found.inputs, layer.in_channels, step),
-        outputs=_stepped(found.outputs, layer.out_channels, step),
-    )
+def _effective(width: float, steps: Steps) -> float:
+    """The width in which time is linear within a block of `PERIOD` channels."""
+    blocks, rest = divmod(width, PERIOD)
+    if not steps or not rest:
+        return width
+    low = max((known for known in steps if known[0] <= rest), default=(0, 0.0))
+    high = min((known for known in steps if known[0] >= rest), default=(PERIOD, 1.0))
+    share = low[1]
+    if high[0] > low[0]:
+        share += (high[1] - low[1]) * (rest - low[0]) / (high[0] - low[0])
+    return (blocks + share) * PERIOD
 
 
-def _stepped(widths: Iterable[int], full: int, step: int) -> tuple[int, ...]:
-    return tuple(sorted({max(step, width // step * step) for width in widths} | {full}))
-
-
-def _variants(layer: Layer, axes: Axes) -> dict[tuple[int, int], Layer]:
-    """The layer at every grid point, by (inputs, outputs)."""
-    if is_depthwise(layer):
-        ratio = layer.out_channels // layer.in_channels
-        pairs = [(width, width * ratio) for width in axes.inputs]
-    else:
-        pairs = [(inputs, outputs) for inputs in axes.inputs for outputs in axes.outputs]
-    return {widths: _at_widths(layer, widths) for widths in pairs}
-
-
-def _around(axis: Sequence[int], width: float) -> tuple[tuple[int, float], ...]:
+def _around(axis: Sequence[int], width: float, steps: Steps) -> tuple[tuple[int, float], ...]:
     """Grid widths and their weights; weights sum to more than one only above the grid."""
     if width <= axis[0]:
         return ((axis[0], 1.0),)
@@ -282,5 +171,8 @@ def _around(axis: Sequence[int], width: float) -> tuple[tuple[int, float], ...]:
     high = bisect.bisect_left(axis, width)
     if axis[high] == width:
         return ((axis[high], 1.0),)
-    share = (width - axis[high - 1]) / (axis[high] - axis[high - 1])
+    low, between, top = (_effective(w, steps) for w in (axis[high - 1], width, axis[high]))
+    if top <= low:
+        low, between, top = axis[high - 1], width, axis[high]
+    share = min(max((between - low) / (top - low), 0.0), 1.0)
     return ((axis[high - 1], 1.0 - share), (axis[high], share))
