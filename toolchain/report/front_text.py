@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toolchain.report import words
-from toolchain.report.front_record import WAITING, budget_text, latency_text, notes, tally, word
+from toolchain.report.front_record import DONE, WAITING, budget_text, latency_text, notes, tally, word
 from toolchain.report.markdown_text import section
 from toolchain.report.record import Record
 from toolchain.report.summary import table
@@ -45,6 +45,10 @@ def render_front_summary(record: Record, *, out: str) -> str:
     shown = [[row[HEADS.index(name)] for name in SHORT] for row in (HEADS, *rows(record))]
     lines = [f"{len(record['cases'])} CASES: {tally(record)}  {title(record)}", "", *table(shown), ""]
     lines.append(f"all in {out} (front.html shows the picture, each case's own report.html the proof)")
+    planned = [case for case in record["cases"] if record["kind"] == "plan" and case["status"] == DONE]
+    for case in planned[:1]:
+        apply = f"--target {case['target']} --apply {out}/{case['plan']}"
+        lines.append(f"carry one out with, for example: edgefit plan MODEL {apply}")
     lines += [f"note: {note}" for note in notes(record)]
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,129 @@
+"""Several budgets in one run: the whole front of a network, and what sharing saves.
+
+    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 [--epochs 1] [--out DIR]
+    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 --sharing [--out DIR]
+
+The budgets are 0.75, 0.5 and 0.25 of the network's best measured latency in float. The first form runs
+`compress` once with all three and keeps front.json, front.md and front.svg here. The second times one
+`edgefit plan` with three budgets beside three of them with one each (planning is what cases share;
+fine-tuning is each case's own). Every run starts without finished stages. The user's cache of layer timings
+stays from run to run: both ways are timed with an empty cache at the beginning, and with a filled one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SHARES = (0.75, 0.5, 0.25)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--sharing", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("build/front"))
+    flags = parser.parse_args()
+    flags.out.mkdir(parents=True, exist_ok=True)
+    budgets = [f"{share * best_float(flags):.4f}" for share in SHARES]
+    return sharing(flags, budgets) if flags.sharing else whole_front(flags, budgets)
+
+
+def best_float(flags: argparse.Namespace) -> float:
+    """Milliseconds of the network as it is, in the best runtime."""
+    found = edgefit("bench", str(flags.model), "--precision", "fp32", "--json")
+    return min(m["p50_ms"] for m in json.loads(found.stdout)["baseline"]["measurements"])
+
+
+def whole_front(flags: argparse.Namespace, budgets: list[str]) -> int:
+    """`compress` with all budgets; its table and picture stay beside this file."""
+    out = flags.out / "front"
+    words = ["--budget-ms", ",".join(budgets), "--epochs", str(flags.epochs)]
+    done = edgefit("compress", str(flags.model), "--data", str(flags.data), *words, "--out", str(out))
+    print(done.stdout, done.stderr, flush=True)
+    if not (out / "front.json").exists():
+        return done.returncode
+    record = json.loads((out / "front.json").read_text())
+    for name in ("model", "data", "out"):
+        record["request"][name] = name.upper()
+    reports = [json.loads(path.read_text()) for path in out.glob("*/report.json")]
+    record["conditions"] = reports[0]["result"]["measurements"][0]["conditions"] if reports else None
+    record["command"] = " ".join(["compress MODEL --data DATA", *words])
+    (HERE / "front.json").write_text(json.dumps(record, indent=1) + "\n")
+    text = (out / "front.md").read_text()
+    (HERE / "front.md").write_text(f"{text}\n`{record['command']}`\n\n![front](front.svg)\n")
+    (HERE / "front.svg").write_text(picture((out / "front.html").read_text()))
+    return done.returncode
+
+
+def picture(page: str) -> str:
+    """The page's first picture as a file of its own."""
+    svg = re.search(r"<svg.*?</svg>", page, re.DOTALL)
+    assert svg is not None
+    style = (importlib.resources.files("toolchain.report") / "style.css").read_text(encoding="utf-8")
+    head, rest = svg.group().split(">", 1)
+    sheet = f"<style>{style} svg {{ background:var(--card); }}</style>"
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{sheet}{rest}\n'
+
+
+def sharing(flags: argparse.Namespace, budgets: list[str]) -> int:
+    """Seconds of one run with all budgets and of one run for each."""
+    fixed = ["plan", str(flags.model), "--data", str(flags.data), "--budget-ms"]
+    rows = []
+    for name, lists in (("one run", [",".join(budgets)]), ("a run each", budgets)):
+        for cache in ("empty at first", "filled"):
+            if cache == "empty at first":
+                shutil.rmtree(flags.out / "cache", ignore_errors=True)
+            wall, cpu, codes = 0.0, 0.0, []
+            for number, words in enumerate(lists):
+                for left in flags.out.glob("plan*"):
+                    shutil.rmtree(left)
+                before, start = children_cpu(), time.monotonic()
+                done = edgefit(
+                    *fixed, words, "--out", str(flags.out / f"plan{number}"), cache=flags.out / "cache"
+                )
+                wall, cpu = wall + time.monotonic() - start, cpu + children_cpu() - before
+                codes.append(done.returncode)
+            rows.append({"runs": name, "layer timings": cache, "wall_s": wall, "cpu_s": cpu, "codes": codes})
+            print(rows[-1], flush=True)
+    record = {"command": "edgefit plan MODEL --data DATA --budget-ms", "budgets_ms": budgets, "rows": rows}
+    (HERE / "sharing.json").write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+def children_cpu() -> float:
+    """CPU seconds of all processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def edgefit(*words: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`edgefit WORDS` in a process of its own."""
+    environment = (
+        dict(os.environ) if cache is None else {**os.environ, "EDGEFIT_CACHE": str(cache.absolute())}
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "toolchain.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
