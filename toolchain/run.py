@@ -98,9 +98,7 @@ def measure(
 
     folder, reused = run.stages.once("measured", inputs, make)
     if reused:
-        run.notes.append(
-            f"measurement of {len(artifacts)} files reused from an earlier run under like conditions"
-        )
+        run.notes.append(f"measurement of {len(artifacts)} files reused: taken earlier under like conditions")
     text = (folder / "measurements.json").read_text(encoding="utf-8")
     return tuple(from_plain(Measurement, entry) for entry in json.loads(text))
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from toolchain import cli, front
+from toolchain.errors import ConversionError
+from toolchain.pipeline import plan_run
 from toolchain.prune.planfile import read_plan
 from toolchain.report.record import chosen_artifact, read_record
 
@@ -75,6 +77,27 @@ def test_three_budgets_one_unreachable(digits, tmp_path, capfd, monkeypatch):
     assert json.loads(text) == json.loads((out / "front.json").read_text())
     assert {p.name for p in out.iterdir() if p.is_dir()} == {"host-macs-2M", "host-macs-4M"}
     assert contents(work) == before, "a finished stage was made anew"
+
+
+def test_a_case_that_fails_is_an_entry_and_the_others_go_on(digits, tmp_path, capfd, monkeypatch):
+    out = tmp_path / "plans"
+    words = ["plan", digits[0], "--target", "jetson", "--budget-macs", "4M,2M", "--out", out, "--quiet"]
+    assert edgefit(words, capfd)[0] == 0
+
+    def fails_once(run, baseline):
+        if run.request.budget.macs == 4_000_000:
+            raise ConversionError("the converter gave up", hint="another format")
+        return plan_run(run, baseline)
+
+    monkeypatch.setitem(front.JOBS, "plan", fails_once)
+    code, text, errors = edgefit(words, capfd)
+    assert (code, errors) == (5, "")
+    assert "note: jetson-macs-4M: the converter gave up" in text
+    failed, done = json.loads((out / "front.json").read_text())["cases"]
+    assert (failed["status"], failed["exit_code"], failed["plan"]) == ("failed", 5, None)
+    assert failed["error"] == {"message": "the converter gave up", "hint": "another format"}
+    assert (done["status"], done["exit_code"]) == ("done", 0)
+    assert {p.name for p in out.iterdir() if p.is_dir()} == {"jetson-macs-2M"}, "an old result stands"
 
 
 def test_targets_that_are_predicted_and_plans(digits, tmp_path, capfd):

@@ -64,6 +64,12 @@ def test_a_foreign_folder_is_refused_and_our_own_is_not(tmp_path):
     ours.mkdir()
     (ours / "report.json").write_text(json.dumps({"schema": "edgefit.report/1"}))
     refuse_foreign_folder(ours)
+    front = tmp_path / "front"
+    front.mkdir()
+    (front / "front.json").write_text(json.dumps({"schema": "edgefit.front/1"}))
+    refuse_foreign_folder(front)
+    with pytest.raises(InputError, match="not a result of edgefit"):
+        refuse_foreign_folder(tmp_path)  # folders of ours are in it, but it is the user's
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".edgefit")]
 
 
