@@ -128,6 +128,8 @@ def _missed(entry: front_record.Entry, error: CompressError, request: Request) -
         measured = to_plain(error.measured)
         latency = {name: measured[name] for name in ("p50_ms", "p50_low_ms", "p50_high_ms")}
     return found | {
+        "runtime": plan.runtime,
+        "precision": plan.precision,
         "latency": latency,
         "predicted": estimate if latency is None else None,
         "cost": to_plain(plan.cost),

@@ -39,6 +39,8 @@ def cases():
     best = {
         "latency": {"p50_ms": 0.051, "p50_low_ms": 0.0502, "p50_high_ms": 0.0523},
         "cost": {"macs": 3192000, "params": 12200, "weight_bytes": 48800, "neurons": 9000},
+        "runtime": "onnxruntime",
+        "precision": "int8",
         "plan": "host-ms-0.02/best-plan.json",
     }
     unreachable = missed(

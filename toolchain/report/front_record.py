@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from toolchain.report import words
-from toolchain.report.record import Record, chosen_artifact, chosen_measurement, reference_measurement
+from toolchain.report.record import (
+    Record,
+    chosen_artifact,
+    chosen_measurement,
+    reference_artifact,
+    reference_measurement,
+)
 
 SCHEMA: Final = "edgefit.front/1"
 DONE: Final = "done"
@@ -34,6 +40,8 @@ def waiting(name: str, target: str, budget: Record) -> Entry:
         "predicted": None,
         "metric": None,
         "cost": None,
+        "runtime": None,
+        "precision": None,
         "file": None,
         "dropped": [],
         "plan": None,
@@ -62,9 +70,9 @@ def done(entry: Entry, record: Record) -> Entry:
         "predicted": _predicted(record, measured=latency is not None),
         "metric": (chosen or {}).get("metric") or (result or {}).get("metric"),
         "cost": plan["cost"] if result is None else result["cost"],
-        "file": None
-        if chosen is None
-        else {name: chosen[name] for name in ("path", "runtime", "precision", "size_bytes")},
+        "runtime": (chosen or plan)["runtime"],
+        "precision": (chosen or plan)["precision"],
+        "file": None if chosen is None else {name: chosen[name] for name in ("path", "size_bytes")},
         "dropped": list(plan["dropped"]),
         "plan": f"{entry['name']}/plan.json",
         "notes": list(record["notes"]),
@@ -73,15 +81,16 @@ def done(entry: Entry, record: Record) -> Entry:
 
 def original(record: Record) -> Entry:
     """The network as handed in on one target; `record` is that of a run that only took the baseline."""
-    baseline, measured = record["baseline"], reference_measurement(record)
-    sizes = {(a["sha256"], a["runtime"]): a["size_bytes"] for a in baseline["artifacts"]}
+    baseline, measured, file = record["baseline"], reference_measurement(record), reference_artifact(record)
     return {
         "target": record["request"]["target"],
         "latency": None if measured is None else _latency(measured),
         "predicted": None if record["predicted"] is None else _interval(record["predicted"]["original"]),
         "metric": baseline["metric"],
         "cost": baseline["cost"],
-        "size_bytes": None if measured is None else sizes[(measured["sha256"], measured["runtime"])],
+        "runtime": None if measured is None else measured["runtime"],
+        "precision": None if measured is None else measured["precision"],
+        "file": None if file is None else {name: file[name] for name in ("path", "size_bytes")},
     }
 
 

@@ -8,8 +8,8 @@ from toolchain.report.markdown_text import section
 from toolchain.report.record import Record
 from toolchain.report.summary import table
 
-HEADS = ("case", "budget", "latency (p50)", "faster", "metric", "file", "parameters", "MACs", "verdict")
-SHORT = ("case", "budget", "latency (p50)", "faster", "metric", "file", "verdict")
+HEADS = ("case", "budget", "latency (p50)", "faster", "metric", "by", "file", "parameters", "MACs", "verdict")
+SHORT = ("case", "budget", "latency (p50)", "faster", "metric", "by", "file", "verdict")
 
 
 def rows(record: Record) -> list[tuple[str, ...]]:
@@ -17,21 +17,21 @@ def rows(record: Record) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for entry in record["originals"]:
         on = f"original on {entry['target']}"
-        found.append((on, "", latency_text(entry), "", *_amounts(entry, entry["size_bytes"]), ""))
+        found.append((on, "", latency_text(entry), "", *_amounts(entry), ""))
     for case in record["cases"]:
-        size = None if case["file"] is None else case["file"]["size_bytes"]
         faster = "" if case["faster"] is None else f"{case['faster']:.2f}x"
         known = case["cost"] is not None
-        middle = (latency_text(case), faster, *_amounts(case, size)) if known else ("",) * 6
+        middle = (latency_text(case), faster, *_amounts(case)) if known else ("",) * 7
         found.append((case["name"], budget_text(case), *middle, word(case)))
     return found
 
 
-def _amounts(entry: Record, size_bytes: float | None) -> tuple[str, str, str, str]:
-    """Metric, file, parameters, MACs."""
+def _amounts(entry: Record) -> tuple[str, ...]:
+    """Metric, runtime and precision, file, parameters, MACs."""
     cost = entry["cost"]
-    size = "" if size_bytes is None else words.size(size_bytes)
-    return words.metric(entry["metric"]), size, words.count(cost["params"]), words.count(cost["macs"])
+    by = "" if entry["runtime"] is None else f"{entry['runtime']} {entry['precision']}"
+    size = "" if entry["file"] is None else words.size(entry["file"]["size_bytes"])
+    return words.metric(entry["metric"]), by, size, words.count(cost["params"]), words.count(cost["macs"])
 
 
 def title(record: Record) -> str:
