@@ -1,7 +1,8 @@
 """What a plug-in must offer. A plug-in is one file that ends in one annotated constant.
 
-`toolchain/prune/criteria/NAME.py` -> `CRITERION`, `toolchain/export/NAME.py` -> `FORMAT`,
-`toolchain/quantize/NAME.py` -> `QUANTIZER`, `targets/NAME.py` (or `targets/NAME/__init__.py`) -> `TARGET`.
+`toolchain/prune/criteria/NAME.py` -> `CRITERION`, `toolchain/prune/schedules/NAME.py` -> `SCHEDULE`,
+`toolchain/export/NAME.py` -> `FORMAT`, `toolchain/quantize/NAME.py` -> `QUANTIZER`,
+`targets/NAME.py` (or `targets/NAME/__init__.py`) -> `TARGET`.
 """
 
 from __future__ import annotations
@@ -109,6 +110,21 @@ class Criterion:
     summary: str
     needs_data: bool
     score: Callable[[Program, Channels, Evidence], Mapping[str, tuple[float, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When units go while the network is fine-tuned; how many go in all is the plan's decision.
+
+    `removed(t)` is the share of all removals that is made by time t, the share of all training steps done:
+    it never falls, and `removed(1) == 1`. A schedule whose `removed(0)` is 1 cuts before training.
+    `rate(t)` is the learning rate as a share of its peak; None: as without a schedule.
+    """
+
+    name: str
+    summary: str
+    removed: Callable[[float], float]
+    rate: Callable[[float], float] | None = None
 
 
 class Session(Protocol):
