@@ -6,7 +6,7 @@ import hashlib
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from toolchain.contracts import Data
 from toolchain.errors import InputError
 from toolchain.program.capture import fingerprint
+from toolchain.train.gradual import Cut, Removal
 from toolchain.train.metric import Metric
 from toolchain.values import Program, Training
 
@@ -24,18 +25,26 @@ _FILE: Final = "checkpoint.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One finished epoch: mean training loss, validation metric, last learning rate, wall-clock seconds."""
+    """One finished epoch: mean training loss, validation metric, last learning rate, wall-clock seconds.
+
+    `left` is the share of the original's parameters still there, where a schedule removes them in training.
+    """
 
     number: int
     loss: float
     metric: float
     lr: float
     seconds: float
+    left: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """After `len(history)` epochs: the latest and the best weights, and the optimizer."""
+    """After `len(history)` epochs: the latest and the best weights, the optimizer, and what is cut by now.
+
+    `best` is empty while no epoch has ended at the final widths. Where nothing is removed in training, `cut`
+    is empty: the weights are those of the program handed in.
+    """
 
     history: tuple[Epoch, ...]
     weights: Mapping[str, Tensor]
@@ -43,12 +52,22 @@ class Checkpoint:
     best: Mapping[str, Tensor]
     best_value: float
     best_epoch: int
+    cut: Cut = field(default_factory=Cut)
 
 
-def run_key(program: Program, teacher: Program | None, data: Data, metric: Metric, training: Training) -> str:
+def run_key(
+    program: Program,
+    teacher: Program | None,
+    data: Data,
+    metric: Metric,
+    training: Training,
+    removal: Removal | None = None,
+) -> str:
     """What a checkpoint belongs to: continuing with anything else would mix two runs."""
     original = "" if teacher is None else fingerprint(teacher)
     parts = [fingerprint(program), original, data.fingerprint(), metric.name, repr(training)]
+    if removal is not None:
+        parts += [removal.schedule.name, removal.criterion.name, str(removal.pinned)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -62,6 +81,7 @@ def write_checkpoint(folder: Path, key: str, state: Checkpoint) -> None:
         "best": dict(state.best),
         "best_value": state.best_value,
         "best_epoch": state.best_epoch,
+        "cut": {"keep": dict(state.cut.keep), "dropped": state.cut.dropped},
     }
     path = folder / _FILE
     partial = path.with_suffix(f".{os.getpid()}.part")
@@ -88,7 +108,7 @@ def read_checkpoint(folder: Path, key: str) -> Checkpoint | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         history = tuple(Epoch(**epoch) for epoch in content["history"])
-        state = Checkpoint(history=history, **{k: content[k] for k in _KEPT})
+        state = Checkpoint(history=history, cut=Cut(**content["cut"]), **{k: content[k] for k in _KEPT})
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise InputError(f"cannot read the checkpoint {path}", hint="delete it to start again") from error
     if content["key"] != key:

@@ -1,5 +1,7 @@
 """Fine-tuning of a pruned program: SGD, cosine schedule, distillation, a checkpoint every epoch.
 
+With a `Removal` the program is cut bit by bit while it learns.
+
 Every random draw of an epoch is seeded by the run's seed and the epoch's number. A resumed run therefore
 ends with the very bits of an uninterrupted one.
 """
@@ -21,7 +23,9 @@ from toolchain.errors import CompressError, InputError, Interrupted
 from toolchain.program.capture import switch
 from toolchain.train.checkpoint import Checkpoint, Epoch, read_checkpoint, run_key, write_checkpoint
 from toolchain.train.distil import distillation_loss
+from toolchain.train.gradual import Cut, Removal
 from toolchain.train.metric import Metric, as_tuple, evaluate
+from toolchain.train.student import Student, copied, fill
 from toolchain.values import Program, Training
 
 _WARM_UP: Final = 0.05
@@ -32,27 +36,30 @@ _CLIP: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuned:
-    """The program of the best epoch on validation (epoch 0 is the untrained one), and how it came about."""
+    """The program of the best epoch on validation (epoch 0 is the untrained one), and how it came about.
+
+    `cut` is what was removed in training; None where nothing was. `hastened`: training was ended before the
+    schedule, and what was left to remove went at once, untrained.
+    """
 
     program: Program
     history: tuple[Epoch, ...]
     best_epoch: int
     best_value: float
     stopped_early: bool = False
+    cut: Cut | None = None
+    hastened: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Bench:
-    """What an epoch works with; `student` and its optimizer change in place."""
+    """What an epoch works with; `student` changes in place."""
 
-    student: GraphModule
-    judge: GraphModule
+    student: Student
     teacher: GraphModule | None
-    optimizer: torch.optim.SGD
     data: Data
     metric: Metric
     training: Training
-    device: torch.device
     progress: Progress
 
 
@@ -65,11 +72,14 @@ def fine_tune(
     training: Training,
     folder: Path,
     progress: Progress,
+    removal: Removal | None = None,
     resume: bool = False,
     finish: bool = False,
 ) -> FineTuned:
     """Train a copy of `program` for `training.epochs` epochs; `folder` receives the checkpoint.
 
+    With `removal` it is the original that is trained, and cut on the way; `program` is what the plan gives at
+    once. Only epochs that end at the final widths can then be the best.
     `resume` continues from the checkpoint if there is one; `finish` returns its best state at once.
 
     Raises:
@@ -77,17 +87,26 @@ def fine_tune(
         InputError: the loss is not finite, or the checkpoint is of another run or unreadable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key = run_key(program, teacher, data, metric, training)
+    key = run_key(program, teacher, data, metric, training, removal)
     state = read_checkpoint(folder, key) if resume or finish else None
     if finish:
-        return _result(program, state or _untouched(program), stopped_early=True)
-    bench = _prepare(program, teacher, data, metric, training, progress)
+        return _ended(program, removal, state)
+    cut = Cut() if state is None else state.cut
+    device = best_device()
+    bench = _Bench(
+        student=Student(_cut(program, removal, cut), training, device, removal, cut),
+        teacher=None if teacher is None else switch(teacher, training=False).to(device),
+        data=data,
+        metric=metric,
+        training=training,
+        progress=progress,
+    )
     if state is None:
         state = _start(bench)
         write_checkpoint(folder, key, state)
     else:
-        _restore(bench, state)
-    devices = [] if bench.device.type != "cuda" else [bench.device]
+        bench.student.restore(state)
+    devices = [] if device.type != "cuda" else [device]
     try:
         for number in range(len(state.history) + 1, training.epochs + 1):
             with torch.random.fork_rng(devices=devices):
@@ -100,7 +119,7 @@ def fine_tune(
             f"{len(state.history)} finished epochs are kept",
             hint="--resume continues; --resume --finish takes the best epoch so far",
         ) from stop
-    return _result(program, state)
+    return _result(program, removal, state)
 
 
 def best_device() -> torch.device:
@@ -120,67 +139,35 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def _prepare(
-    program: Program,
-    teacher: Program | None,
-    data: Data,
-    metric: Metric,
-    training: Training,
-    progress: Progress,
-) -> _Bench:
-    device = best_device()
-    student = switch(program, training=True).to(device)
-    decayed: list[Tensor] = []
-    plain: list[Tensor] = []
-    for parameter in student.parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
-            # Norm scales and biases are not decayed: they are few, and shrinking them only undoes the norm.
-            (decayed if parameter.dim() > 1 else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": training.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    original = None if teacher is None else switch(teacher, training=False).to(device)
-    return _Bench(
-        student=student,
-        judge=switch(program, training=False).to(device),
-        teacher=original,
-        optimizer=torch.optim.SGD(
-            [g for g in groups if g["params"]], lr=training.lr, momentum=0.9, nesterov=True
-        ),
-        data=data,
-        metric=metric,
-        training=training,
-        device=device,
-        progress=progress,
-    )
-
-
 def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
     """One pass over the training part and one over the validation part."""
     started = time.perf_counter()
-    training = bench.training
+    training, student = bench.training, bench.student
     steps = max(1, math.ceil(bench.data.train_size / training.batch_size))
+    total_steps = steps * training.epochs
     total, seen, rate = 0.0, 0, 0.0
     batches = bench.data.train(
         training.batch_size, seed=_seed(training.seed, number), augment=training.augment
     )
     for step, (inputs, target) in enumerate(batches):
-        rate = learning_rate(
-            (number - 1) * steps + min(step, steps - 1), steps * training.epochs, training.lr
-        )
-        loss = _step(bench, tuple(x.to(bench.device) for x in inputs), target.to(bench.device), rate)
+        now = (number - 1) * steps + min(step, steps - 1)
+        student.cut_what_is_due(now, total_steps)
+        share = student.rate(now, total_steps)
+        rate = learning_rate(now, total_steps, training.lr) if share is None else share * training.lr
+        loss = _step(bench, tuple(x.to(student.device) for x in inputs), target.to(student.device), rate)
         if not math.isfinite(loss):
             raise InputError(
                 f"fine-tuning: the loss is {loss} in epoch {number}, step {step + 1}",
                 hint=f"lower --lr (now {training.lr:g}); finished epochs are kept",
             )
         total, seen = total + loss * len(target), seen + len(target)
-        note = f"epoch {number}/{training.epochs}, loss {total / seen:.3f}"
-        bench.progress.step((number - 1) * steps + step + 1, steps * training.epochs, note)
+        left = "" if student.left is None else f", {student.left:.0%} of the parameters left"
+        note = f"epoch {number}/{training.epochs}, loss {total / seen:.3f}{left}"
+        bench.progress.step((number - 1) * steps + step + 1, total_steps, note)
     if seen == 0:
         raise InputError(f"{bench.data.name}: the training part is empty", hint="add training samples")
+    if number == training.epochs:
+        student.cut_what_is_due(total_steps, total_steps)
     value = _judge(bench)
     epoch = Epoch(
         number=number,
@@ -188,30 +175,33 @@ def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
         metric=value,
         lr=rate,
         seconds=time.perf_counter() - started,
+        left=student.left,
     )
-    best = bench.metric.better(value, state.best_value)
-    weights = _copied(bench.student)
+    best = student.final and (not state.best or bench.metric.better(value, state.best_value))
+    weights = student.weights()
     return Checkpoint(
         history=(*state.history, epoch),
         weights=weights,
-        optimizer=bench.optimizer.state_dict(),
+        optimizer=student.optimizer.state_dict(),
         best=weights if best else state.best,
         best_value=value if best else state.best_value,
         best_epoch=number if best else state.best_epoch,
+        cut=student.cut,
     )
 
 
 def _step(bench: _Bench, inputs: tuple[Tensor, ...], target: Tensor, rate: float) -> float:
-    for group in bench.optimizer.param_groups:
+    optimizer = bench.student.optimizer
+    for group in optimizer.param_groups:
         group["lr"] = rate
     teacher = None
     if bench.teacher is not None:
         with torch.no_grad():
             teacher = as_tuple(bench.teacher(*inputs))
-    bench.optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     try:
         loss = distillation_loss(
-            as_tuple(bench.student(*inputs)),
+            as_tuple(bench.student.module(*inputs)),
             teacher,
             target,
             temperature=bench.training.temperature,
@@ -223,66 +213,80 @@ def _step(bench: _Bench, inputs: tuple[Tensor, ...], target: Tensor, rate: float
             hint="check that labels and network belong together",
         ) from error
     loss.backward()  # type: ignore[no-untyped-call]
-    parameters = [p for group in bench.optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
-    bench.optimizer.step()
+    optimizer.step()
     return float(loss.detach())
 
 
 def _judge(bench: _Bench) -> float:
     """The student's metric in eval mode."""
-    bench.judge.load_state_dict(bench.student.state_dict())
+    judge, device = bench.student.judged(), bench.student.device
 
     def run(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        outputs = as_tuple(bench.judge(*(x.to(bench.device) for x in inputs)))
+        outputs = as_tuple(judge(*(x.to(device) for x in inputs)))
         return tuple(y.cpu() for y in outputs)
 
     try:
         return evaluate(run, bench.data, bench.metric).value
     except CompressError:
-        if all(bool(torch.isfinite(p).all()) for p in bench.student.parameters()):
+        if all(bool(torch.isfinite(p).all()) for p in judge.parameters()):
             raise
         raise InputError("fine-tuning: weights became infinite", hint="lower --lr") from None
 
 
 def _start(bench: _Bench) -> Checkpoint:
-    """Epoch 0: the pruned network as it came."""
-    weights = _copied(bench.student)
+    """Epoch 0: the pruned network as it came, or the original where all is yet to be removed."""
+    weights, final = bench.student.weights(), bench.student.final
     return Checkpoint(
         history=(),
         weights=weights,
-        optimizer=bench.optimizer.state_dict(),
-        best=weights,
-        best_value=_judge(bench),
+        optimizer=bench.student.optimizer.state_dict(),
+        best=weights if final else {},
+        best_value=_judge(bench) if final else math.nan,
         best_epoch=0,
     )
 
 
-def _untouched(program: Program) -> Checkpoint:
-    weights = _copied(program.module)
-    return Checkpoint(
-        history=(), weights=weights, optimizer={}, best=weights, best_value=math.nan, best_epoch=0
-    )
+def _cut(program: Program, removal: Removal | None, cut: Cut) -> Program:
+    """The untrained program that a state with this cut belongs to."""
+    return program if removal is None else removal.program(cut)
 
 
-def _restore(bench: _Bench, state: Checkpoint) -> None:
-    bench.student.load_state_dict(state.weights)
-    bench.optimizer.load_state_dict(state.optimizer)
+def _ended(program: Program, removal: Removal | None, state: Checkpoint | None) -> FineTuned:
+    """The best there is now; where the final widths are not reached, the rest is removed at once."""
+    if state is None:
+        weights = copied(program.module)
+        state = Checkpoint(
+            history=(), weights=weights, optimizer={}, best=weights, best_value=math.nan, best_epoch=0
+        )
+        return _result(program, None, state, stopped_early=True)
+    if state.best or removal is None:
+        return _result(program, removal, state, stopped_early=True)
+    now = removal.program(state.cut)
+    now = replace(now, module=switch(now, training=False))
+    now.module.load_state_dict(state.weights)
+    after = removal.deeper(state.cut, 1.0, now)
+    module = switch(removal.program(after), training=False)
+    fill(module, removal.carried(state.weights, state.cut, after))
+    last = len(state.history)
+    state = replace(state, cut=after, best=copied(module), best_epoch=last)
+    return replace(_result(program, removal, state, stopped_early=True), hastened=True)
 
 
-def _copied(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
-
-
-def _result(program: Program, state: Checkpoint, *, stopped_early: bool = False) -> FineTuned:
-    module = switch(program, training=False)
+def _result(
+    program: Program, removal: Removal | None, state: Checkpoint, *, stopped_early: bool = False
+) -> FineTuned:
+    start = _cut(program, removal, state.cut)
+    module = switch(start, training=False)
     module.load_state_dict(state.best)
     return FineTuned(
-        program=replace(program, module=module),
+        program=replace(start, module=module),
         history=state.history,
         best_epoch=state.best_epoch,
         best_value=state.best_value,
         stopped_early=stopped_early,
+        cut=None if removal is None else state.cut,
     )
 
 

@@ -1,6 +1,6 @@
 """Iterative: remove a few per cent, fine-tune, repeat; the last quarter of the training is left to recover.
 
-Equal parts at equal distances. With three quarters of all channels to go, a round removes a twentieth of them.
+Equal parts at equal distances: with three quarters of all channels to go, a round removes a twentieth.
 Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017.
 """
 

@@ -2,7 +2,7 @@
 
     s(t) = (1 + exp(BETA - ALPHA)) / (1 + exp(BETA - ALPHA t))
 
-It goes with the learning rate of the one-cycle policy: up for a quarter of the training, then down to nothing.
+It goes with the learning rate of the one-cycle policy: up for a quarter of the training, then down to zero.
 Sources: Hubens et al., "One-Cycle Pruning: Pruning ConvNets under a Tight Training Budget", ICIP 2022 (alpha
 14, beta 5); Smith & Topin, "Super-Convergence", 2018, with cosines for lines.
 """
