@@ -174,7 +174,14 @@ def _round(entry: Any) -> Mapping[str, Any]:
 
 def _training(tuned: FineTuned) -> dict[str, Any]:
     epochs = [
-        {"epoch": e.number, "loss": e.loss, "metric": e.metric, "lr": e.lr, "seconds": e.seconds}
+        {
+            "epoch": e.number,
+            "loss": e.loss,
+            "metric": e.metric,
+            "lr": e.lr,
+            "seconds": e.seconds,
+            "left": e.left,
+        }
         for e in tuned.history
     ]
     return {"epochs": epochs, "best_epoch": tuned.best_epoch}

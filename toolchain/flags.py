@@ -220,6 +220,13 @@ def _add_training(parser: Parser) -> None:
     group.add_argument(
         "--epochs", type=not_negative_integer, default=known.epochs, help=f"0 for none ({known.epochs})"
     )
+    schedules = ", ".join(registry.names("toolchain.prune.schedules"))
+    group.add_argument(
+        "--schedule",
+        default=known.schedule,
+        metavar="NAME",
+        help=f"when what the plan removes goes: {schedules} ({known.schedule}: before the first step)",
+    )
     group.add_argument("--lr", type=positive, help="highest learning rate (by the depth of the cut)")
     group.add_argument(
         "--batch-size", type=at_least_one, default=known.batch_size, help=f"({known.batch_size})"
@@ -363,6 +370,7 @@ def training_of(flags: argparse.Namespace) -> Training:
         distil_weight=flags.distil_weight,
         augment=not flags.no_augment,
         seed=flags.seed,
+        schedule=flags.schedule,
     )
 
 

@@ -37,14 +37,12 @@ from toolchain.report.folder import write_reports
 from toolchain.run import Run, clocked
 from toolchain.stages import Stages
 from toolchain.train.data import open_data
-from toolchain.train.loop import FineTuned, fine_tune
 from toolchain.train.metric import resolve
+from toolchain.tuning import schedule_named, tune
 from toolchain.values import Program, Report, Request
 
 ATTEMPTS: Final = 3
 """How often a network may be planned and fine-tuned before the run gives up on a measured overshoot."""
-DEEP, DEEP_LR, SHALLOW_LR = 0.5, 0.05, 0.01
-"""Nats of damage from which on the learning rate is the higher one: little damage needs little change."""
 CALIBRATION: Final = 128
 """Training samples for int8 calibration; four times as many changed top-1 by under 0.1 points."""
 
@@ -66,7 +64,7 @@ def compress_run(run: Run, baseline: Baseline) -> Report:
     choice = replay(run, request.plan) if request.plan else _decide(run, baseline)
     for attempt in range(ATTEMPTS):
         choice = repaired(run, choice)
-        tuned = _tune(run, choice)
+        choice, tuned = tune(run, choice)
         program = choice.program if tuned is None else tuned.program
         proof = prove(run, program, choice, baseline, attempt)
         again = _overshoot(run, choice, baseline, proof) if attempt + 1 < ATTEMPTS else None
@@ -90,6 +88,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     target, device = _connected(request, measuring=measuring)
     require_formats(request.formats)
     criterion_named(request)
+    schedule_named(request)
     metric = resolve(request.metric)
     seconds: dict[str, float] = {}
     with clocked(seconds, "capture"):
@@ -164,41 +163,6 @@ def _material(request: Request, program: Program, data: Data | None) -> Material
     arrays = tuple(x.numpy() for x in inputs)
     entries = metadata(program, data.preprocessing, source)
     return Material(samples=[arrays], metadata=entries, key=data.fingerprint())
-
-
-def _tune(run: Run, choice: Choice) -> FineTuned | None:
-    """Fine-tune the pruned program with the original as teacher; None when there is nothing to tune."""
-    request = run.request
-    untouched = not choice.plan.keep and not choice.plan.dropped
-    if run.data is None or untouched or request.training.epochs == 0:
-        return None
-    peak = request.lr or (DEEP_LR if choice.plan.damage > DEEP else SHALLOW_LR)
-    training = replace(request.training, lr=peak)
-    start = [_cut(choice), request.rescale, request.reestimate]
-    folder = run.stages.folder("training", [start, run.data.fingerprint(), repr(training)])
-    with run.stage("Fine-tuning", "fine-tune"):
-        tuned = fine_tune(
-            choice.program,
-            teacher=run.program,
-            data=run.data,
-            metric=run.metric,
-            training=training,
-            folder=folder,
-            progress=run.progress,
-            resume=True,
-            finish=request.finish,
-        )
-    if len(tuned.history) > 1:
-        run.notes.append("the epoch taken is the best on the validation samples that also give the metric")
-    if tuned.stopped_early:
-        epochs = f"{len(tuned.history)} of {request.training.epochs} epochs"
-        run.notes.append(f"fine-tuning was ended after {epochs}: the best one is taken")
-    return tuned
-
-
-def _cut(choice: Choice) -> list[object]:
-    """What a plan removes, without what it was estimated to save."""
-    return [choice.plan.program, to_plain(choice.plan.keep), list(choice.plan.dropped)]
 
 
 def _overshoot(run: Run, choice: Choice, baseline: Baseline, proof: Proof) -> Choice | None:

@@ -319,7 +319,10 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Fine-tuning settings. `temperature` and `distil_weight` are those of knowledge distillation."""
+    """Fine-tuning settings. `temperature` and `distil_weight` are those of knowledge distillation.
+
+    `schedule` says when units go: all before the first step (`one-shot`), or bit by bit.
+    """
 
     epochs: int = 1
     lr: float = 0.01
@@ -329,6 +332,7 @@ class Training:
     weight_decay: float = 5e-4
     augment: bool = True
     seed: int = 0
+    schedule: str = "one-shot"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,7 +156,7 @@ RECORD = {
     ],
     "predicted": None,
     "training": {
-        "epochs": [{"epoch": 1, "loss": 0.4123, "metric": 87.4, "lr": 0.01, "seconds": 93.2}],
+        "epochs": [{"epoch": 1, "loss": 0.4123, "metric": 87.4, "lr": 0.01, "seconds": 93.2, "left": None}],
         "best_epoch": 1,
     },
     "result": {

@@ -75,6 +75,11 @@ def test_every_field_of_the_request_can_be_set():
     assert same == {"model", "plan"}
 
 
+def test_schedule():
+    assert parse("m.pt2 --budget-ms 1").training.schedule == "one-shot"
+    assert parse("m.pt2 --budget-ms 1 --schedule agp").training.schedule == "agp"
+
+
 def test_plan_can_be_applied_without_a_budget():
     request = parse("m.pt2 --apply p.json", "plan")
     assert (request.plan, request.out) == (Path("p.json"), Path("m-compressed"))

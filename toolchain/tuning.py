@@ -1,0 +1,124 @@
+"""Fine-tuning as a chapter of the run: how deep a cut is trained how hard, and when its units go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from toolchain import registry
+from toolchain.closing import Choice
+from toolchain.contest import reduce
+from toolchain.contracts import Data, Evidence, Schedule
+from toolchain.damage import SCORED, criterion_named
+from toolchain.errors import InputError
+from toolchain.plain import to_plain
+from toolchain.run import Run
+from toolchain.train.gradual import Cut, Removal
+from toolchain.train.loop import FineTuned, fine_tune
+from toolchain.values import Request
+
+DEEP, DEEP_LR, SHALLOW_LR = 0.5, 0.05, 0.01
+"""Nats of damage from which on the learning rate is the higher one: little damage needs little change."""
+
+
+def schedule_named(request: Request) -> Schedule:
+    """The schedule asked for.
+
+    Raises:
+        InputError: no such schedule, or nothing in the run that it could be a schedule of.
+    """
+    name = request.training.schedule
+    found: Schedule = registry.find("toolchain.prune.schedules", "SCHEDULE", name, kind="schedule")
+    if _at_once(found):
+        return found
+    if request.data is None or request.training.epochs == 0:
+        missing = "--data" if request.data is None else "--epochs above 0"
+        raise InputError(
+            f"--schedule {name} removes channels during fine-tuning, and there is none",
+            hint=f"give {missing}",
+        )
+    if request.rescale != "none" or request.reestimate:
+        flag = "--reestimate-bn" if request.reestimate else "--rescale"
+        raise InputError(
+            f"{flag} makes up for a cut made at once; --schedule {name} makes many small ones",
+            hint=f"leave out {flag}, or choose --schedule one-shot",
+        )
+    return found
+
+
+def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
+    """Fine-tune with the original as teacher; None when there is nothing to tune.
+
+    Where a schedule removed the units on the way, the choice that comes back has the plan that came of it:
+    the same widths and blocks, and so the same latency, but perhaps other units.
+    """
+    request = run.request
+    untouched = not choice.plan.keep and not choice.plan.dropped
+    if run.data is None or untouched or request.training.epochs == 0:
+        return choice, None
+    peak = request.lr or (DEEP_LR if choice.plan.damage > DEEP else SHALLOW_LR)
+    training = replace(request.training, lr=peak)
+    removal = _removal(run, choice, run.data)
+    start: list[object] = [_cut(choice), request.rescale, request.reestimate]
+    if removal is not None:
+        start += [removal.criterion.name, removal.pinned]
+    folder = run.stages.folder("training", [start, run.data.fingerprint(), repr(training)])
+    with run.stage("Fine-tuning", "fine-tune"):
+        tuned = fine_tune(
+            choice.program,
+            teacher=run.program,
+            data=run.data,
+            metric=run.metric,
+            training=training,
+            folder=folder,
+            progress=run.progress,
+            removal=removal,
+            resume=True,
+            finish=request.finish,
+        )
+    _note(run, tuned)
+    if tuned.cut is None:
+        return choice, tuned
+    plan = replace(choice.plan, keep=tuned.cut.keep)
+    return replace(choice, plan=plan, program=reduce(run.program, run.channels, plan)), tuned
+
+
+def _removal(run: Run, choice: Choice, data: Data) -> Removal | None:
+    """How to get to the plan's widths bit by bit; None where everything goes at once."""
+    schedule = schedule_named(run.request)
+    if _at_once(schedule):
+        return None
+    return Removal(
+        original=run.program,
+        channels=run.channels,
+        final=Cut(keep=choice.plan.keep, dropped=choice.plan.dropped),
+        schedule=schedule,
+        criterion=criterion_named(run.request),
+        evidence=Evidence(batches=(data.calibration(SCORED),), seed=run.request.seed),
+        pinned=run.request.plan is not None,
+    )
+
+
+def _at_once(schedule: Schedule) -> bool:
+    return schedule.removed(0.0) >= 1.0
+
+
+def _note(run: Run, tuned: FineTuned) -> None:
+    if tuned.cut is not None:
+        name = run.request.training.schedule
+        run.notes.append(f"channels and blocks were removed during fine-tuning, schedule {name}")
+    if len(tuned.history) > 1:
+        at = "" if tuned.cut is None else " among those at the final widths"
+        run.notes.append(
+            f"the epoch taken is the best{at} on the validation samples that also give the metric"
+        )
+    if tuned.stopped_early:
+        epochs = f"{len(tuned.history)} of {run.request.training.epochs} epochs"
+        taken = "the best one is taken"
+        if tuned.hastened:
+            taken = "what the schedule had yet to remove went at once, and nothing was learnt after that"
+        run.notes.append(f"fine-tuning was ended after {epochs}: {taken}")
+
+
+def _cut(choice: Choice) -> list[object]:
+    """What a plan removes, without what it was estimated to save."""
+    return [choice.plan.program, to_plain(choice.plan.keep), list(choice.plan.dropped)]
