@@ -25,7 +25,7 @@ from toolchain.program.rewrite import apply
 
 
 def race(name: str, limit_s: float) -> dict[str, Any]:
-    """Ours, and theirs under `rival`; torch-pruning gets `limit_s` seconds of wall time."""
+    """Ours, and theirs under `rival`; torch-pruning gets `limit_s` seconds of CPU time."""
     warm = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
     module, shape = zoo.build(name)
     ours(warm, torch.randn(1, 3, 16, 16))
@@ -37,7 +37,7 @@ def race(name: str, limit_s: float) -> dict[str, Any]:
     except ImportError:
         found["rival"] = {"status": "not installed"}
     except TimeoutError:
-        found["rival"] = {"status": "no result", "reason": f"none within {limit_s:.0f} s"}
+        found["rival"] = {"status": "no result", "reason": f"none within {limit_s:.0f} s of CPU time"}
     except Exception as error:  # noqa: BLE001 (how another tool fails is a result)
         found["rival"] = {"status": "failed", "reason": cause(error)}
     return found
@@ -88,18 +88,18 @@ def timed(step: Callable[[], Any]) -> tuple[Any, float]:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """TimeoutError after so much wall time."""
+    """TimeoutError after so much CPU time."""
 
     def stop(*_: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def restart_peak() -> int | None:

@@ -75,10 +75,13 @@ def entry(name: str, params: int, known: dict[str, Any], flags: argparse.Namespa
 
 
 def commit() -> str:
-    """The short name of the commit that runs, with a plus sign where files differ from it."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    return ended.stdout.strip() or "unknown"
+    """The short name of the commit whose toolchain runs, with a plus sign where files differ from it."""
+    git = ["git", "-C", str(HERE)]
+    named = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/toolchain"], check=False).returncode
+    return (named.stdout.strip() or "unknown") + "+" * bool(changed)
 
 
 def said(name: str, found: dict[str, Any]) -> str:
