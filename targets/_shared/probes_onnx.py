@@ -32,7 +32,7 @@ class _Graph:
     constants: list[Any] = field(default_factory=list)
     inputs: dict[tuple[int, ...], str] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
-    levels: bool = False
+    shared: dict[str, str] = field(default_factory=dict)
 
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
         from onnx import numpy_helper
@@ -93,7 +93,9 @@ def _layer(graph: _Graph, number: int, layer: Layer, precision: Precision) -> No
         levels = _levels(graph)
         coded = graph.node("QuantizeLinear", [result, *levels], f"code{number}")
         result = graph.node("DequantizeLinear", [coded, *levels], f"decode{number}")
-    graph.outputs.append(result)
+    # Only a slice leaves the graph, so that all layers write into the same, near memory, as in a network.
+    ends = [_once(graph, name, np.asarray([value])) for name, value in (("first", 0), ("second", 1))]
+    graph.outputs.append(graph.node("Slice", [result, *ends, ends[1]], f"part{number}"))
 
 
 def _operator(layer: Layer) -> tuple[str, dict[str, Any], tuple[int, ...], int]:
@@ -127,13 +129,15 @@ def _source(graph: _Graph, shape: tuple[int, ...], precision: Precision) -> str:
     return f"{name}_decoded"
 
 
+def _once(graph: _Graph, name: str, value: np.ndarray[Any, Any]) -> str:
+    """A constant that all layers share."""
+    return name if name in graph.shared else graph.constant(graph.shared.setdefault(name, name), value)
+
+
 def _levels(graph: _Graph) -> tuple[str, str]:
     """Scale and zero point of all activations."""
-    if not graph.levels:
-        graph.constant("scale", np.asarray(0.03, np.float32))
-        graph.constant("zero", np.asarray(128, np.uint8))
-        graph.levels = True
-    return "scale", "zero"
+    scale = _once(graph, "scale", np.asarray(0.03, np.float32))
+    return scale, _once(graph, "zero", np.asarray(128, np.uint8))
 
 
 def _weight(graph: _Graph, name: str, shape: tuple[int, ...], axis: int, precision: Precision) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from toolchain.errors import InputError
 from toolchain.values import Conditions, Precision
 
-VERSION: Final = 2
+VERSION: Final = 3
 CONDITIONS: Final = (
     "device", "os", "cpu", "runtime", "runtime_version", "threads", "governor", "max_mhz", "boost",
 )  # fmt: skip
