@@ -17,12 +17,13 @@ import numpy as np
 from toolchain.baseline import Baseline
 from toolchain.latency.filling import build_table
 from toolchain.latency.foretold import ForetoldLayers
+from toolchain.latency.moving import movers
 from toolchain.latency.predict import LatencyModel, calibrated, sizes
 from toolchain.latency.table import Axes, Sizes, grid
 from toolchain.latency.timings import cache_folder
 from toolchain.program.blocks import blocks
 from toolchain.program.channels import widths
-from toolchain.program.cost import RESOURCES, CostModel, layers
+from toolchain.program.cost import RESOURCES, CostModel, layers, volumes
 from toolchain.program.widths import Widths
 from toolchain.prune.plan import Counts, Term
 from toolchain.run import Combination, Run
@@ -31,6 +32,18 @@ from toolchain.values import Block, Cost, Layer
 Resource = Literal["macs", "params", "neurons"]
 BLOCK: Final = "block "
 """Prefix that tells a block's axis from a group's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """Activations moved by the operators without weights that stand in the same blocks, weighted by effort.
+
+    `parts` are sums of products of kept counts; `groups` are all that occur in them.
+    """
+
+    blocks: tuple[str, ...]
+    groups: tuple[str, ...]
+    parts: tuple[tuple[float, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +57,7 @@ class Shape:
     touching: Mapping[str, tuple[str, ...]]
     owner: Mapping[str, tuple[str, ...]]
     costs: CostModel
+    moved: tuple[Moved, ...] = ()
 
     def cost(self, counts: Counts) -> Cost:
         """Resources of the network that the counts describe.
@@ -114,9 +128,21 @@ class PlannedLatency:
 
     def terms(self) -> tuple[Term, ...]:
         """The milliseconds of every layer, each with its share of what no layer explains."""
-        return tuple(
+        kernels = tuple(
             Term(axes=self.shape.axes(layer.weight), values=partial(self._layer, layer))
             for layer in self.shape.layers
+        )
+        if not self.model.moved_ms():
+            return kernels
+        sizes_ = dict(zip(self.shape.costs.names, self.shape.costs.sizes, strict=True))
+        whole = sum(_polynomial(moved.parts, sizes_, {}) for moved in self.shape.moved)
+        each = self.model.moved_ms() / whole
+        return kernels + tuple(
+            Term(
+                axes=(*moved.groups, *(BLOCK + block for block in moved.blocks)),
+                values=partial(_moving, moved, sizes_, each),
+            )
+            for moved in self.shape.moved
         )
 
     def _layer(self, layer: Layer, counts: Mapping[str, Any]) -> Any:
@@ -157,6 +183,7 @@ def shape_of(run: Run) -> Shape:
         touching={n: tuple(g) for n, g in touching.items()},
         owner={n: tuple(b) for n, b in owner.items()},
         costs=CostModel.of_program(program, run.channels),
+        moved=_moved(run, found),
     )
 
 
@@ -182,9 +209,9 @@ def planned_latency(
         cache=cache_folder(),
         progress=run.progress,
     )
-    return PlannedLatency(
-        model=calibrated(table, shape.layers, baseline.measurements[combination].p50_ms), shape=shape
-    )
+    whole_ms = baseline.measurements[combination].p50_ms
+    model = calibrated(table, shape.layers, whole_ms, moves=bool(shape.moved))
+    return PlannedLatency(model=model, shape=shape)
 
 
 def _axis(
@@ -199,7 +226,7 @@ def _axis(
 
 
 def _polynomial(
-    parts: Sequence[tuple[int, tuple[str, ...]]], sizes_: Mapping[str, int], counts: Mapping[str, Any]
+    parts: Sequence[tuple[float, tuple[str, ...]]], sizes_: Mapping[str, int], counts: Mapping[str, Any]
 ) -> Any:
     total: Any = 0
     for coefficient, names in parts:
@@ -208,6 +235,34 @@ def _polynomial(
             value = value * counts.get(name, sizes_[name])
         total = total + value
     return total
+
+
+def _moving(moved: Moved, sizes_: Mapping[str, int], each: float, counts: Mapping[str, Any]) -> Any:
+    """Milliseconds of moving activations; none in dropped blocks."""
+    value = each * _polynomial(moved.parts, sizes_, counts)
+    for block in moved.blocks:
+        value = value * counts.get(BLOCK + block, 1)
+    return value
+
+
+def _moved(run: Run, found: Sequence[Block]) -> tuple[Moved, ...]:
+    """What the operators without weights move, summed over those that the same blocks hold."""
+    inside: dict[str, list[str]] = {}
+    for block in found:
+        for node in (*block.nodes, block.add):
+            inside.setdefault(node, []).append(block.name)
+    known = movers(run.program)
+    sums: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[tuple[str, ...], float]] = {}
+    volume = volumes(run.program, run.channels, {mover.node for mover in known})
+    for mover in known:
+        for elements, names in volume[mover.node]:
+            blocks_ = tuple(inside.get(mover.node, ()))
+            own = sums.setdefault((blocks_, tuple(sorted(set(names)))), {})
+            own[names] = own.get(names, 0.0) + mover.effort * elements
+    return tuple(
+        Moved(blocks=blocks_, groups=groups, parts=tuple((e, names) for names, e in own.items()))
+        for (blocks_, groups), own in sums.items()
+    )
 
 
 def _of_layer(shape: Shape, layer: Layer, resource: Resource, counts: Mapping[str, Any]) -> Any:

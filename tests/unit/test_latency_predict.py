@@ -1,11 +1,11 @@
-"""The latency model: calibrated by the original, corrected by a measurement, a sum of its layers."""
+"""The latency model: calibrated by the original, a sum of its layers, of calls and of what moves."""
 
 from dataclasses import replace
 
 import pytest
 
 from toolchain.errors import InputError
-from toolchain.latency.predict import LatencyModel, calibrated, original, sizes, volume
+from toolchain.latency.predict import CALL_MS, LatencyModel, calibrated, original, sizes, volume
 from toolchain.latency.table import Axes, LatencyTable, Sizes, is_depthwise, shape_key
 from toolchain.values import Layer
 
@@ -25,7 +25,6 @@ CONVOLUTION = Layer(
 DEPTHWISE = replace(CONVOLUTION, node="dw", in_channels=32, out_channels=32, groups=32)
 LINEAR = Layer(node="fc", kind="linear", weight="fc.weight", in_channels=32, out_channels=10)
 LAYERS = (CONVOLUTION, DEPTHWISE, LINEAR)
-HALF = {"conv": Sizes(16, 16), "dw": Sizes(16, 16, 16), "fc": Sizes(16, 10)}
 
 
 def table() -> LatencyTable:
@@ -48,53 +47,39 @@ def table() -> LatencyTable:
     return LatencyTable(runtime="formula", precision="fp32", threads=1, axes=axes, points=points)
 
 
-@pytest.fixture
-def model() -> LatencyModel:
-    return calibrated(table(), LAYERS, 2.0)
+def kernels_ms(model: LatencyModel) -> float:
+    return sum(model.layer_ms(layer, original(layer)) for layer in LAYERS)
 
 
-def test_the_original_is_predicted_as_measured(model: LatencyModel) -> None:
-    assert model.predict(original).ms == pytest.approx(2.0)
+@pytest.mark.parametrize("moves", [True, False])
+@pytest.mark.parametrize("measured_ms", [2.0, 0.866, 0.5])
+def test_the_original_is_predicted_as_measured(measured_ms: float, moves: bool) -> None:
+    """Whether its layers explain less than all of it, nearly all, or more than all."""
+    model = calibrated(table(), LAYERS, measured_ms, moves=moves)
+    assert kernels_ms(model) + model.rest_ms() + model.moved_ms() == pytest.approx(measured_ms)
+    assert model.moved_ms() >= 0
+    assert model.rest_ms() >= 0
 
 
-def test_the_rest_shrinks_with_the_activation_volume_but_not_all_of_it(model: LatencyModel) -> None:
-    kernels_ms = (16 * 16 + 16 + 16 * 10) / 1000
-    rest_ms = 2.0 - (16 * 32 + 32 + 32 * 10) / 1000
-    estimate = model.predict(HALF)
-    assert kernels_ms + rest_ms / 4 < estimate.ms < kernels_ms + rest_ms
-
-
-def test_a_prediction_is_the_sum_of_its_layers_and_the_rest(model: LatencyModel) -> None:
-    parts = sum(model.layer_ms(layer, HALF[layer.node]) for layer in LAYERS)
-    assert model.predict(HALF).ms == pytest.approx(model.rest_ms() + parts)
-
-
-def test_functions_and_mappings_of_widths_are_alike(model: LatencyModel) -> None:
-    assert model.predict(lambda layer: HALF[layer.node]) == model.predict(HALF)
-
-
-def test_a_correction_is_exact_where_it_was_measured_and_scales_elsewhere(model: LatencyModel) -> None:
-    before = model.predict(original).ms
-    corrected = model.corrected(HALF, 1.5)
-    assert corrected.predict(HALF).ms == pytest.approx(1.5)
-    factor = 1.5 / model.predict(HALF).ms
-    assert corrected.predict(original).ms == pytest.approx(before * factor)
-    assert "2 measurements" in corrected.predict(HALF).source
-    assert model.predict(original).ms == before
+def test_the_rest_is_calls_and_then_what_moves() -> None:
+    model = calibrated(table(), LAYERS, 2.0)
+    assert model.rest_ms() == pytest.approx(CALL_MS * len(LAYERS))
+    assert calibrated(table(), LAYERS, 2.0, moves=False).moved_ms() == 0
+    hardly_more = calibrated(table(), LAYERS, kernels_ms(model) + CALL_MS)
+    assert hardly_more.rest_ms() == pytest.approx(CALL_MS)
+    assert hardly_more.moved_ms() == pytest.approx(0)
 
 
 def test_layers_that_sum_to_more_than_the_whole_are_scaled_to_it() -> None:
     model = calibrated(table(), LAYERS, 0.1)
-    assert model.predict(original).ms == pytest.approx(0.1)
-    assert 0 < model.predict(HALF).ms < 0.1
+    assert kernels_ms(model) == pytest.approx(0.1)
+    assert model.rest_ms() == model.moved_ms() == 0
 
 
 @pytest.mark.parametrize("measured_ms", [0.0, -1.0, float("nan")])
-def test_what_is_no_time_is_refused(model: LatencyModel, measured_ms: float) -> None:
+def test_what_is_no_time_is_refused(measured_ms: float) -> None:
     with pytest.raises(InputError):
-        model.corrected(HALF, measured_ms)
-    with pytest.raises(InputError):
-        calibrated(model.table, LAYERS, measured_ms)
+        calibrated(table(), LAYERS, measured_ms)
 
 
 def test_sizes_from_parameter_dimensions() -> None:

@@ -38,6 +38,10 @@ class ForetoldLayers:
         moving = self.moving_ms * volume(layer, sizes) / self.volume if self.volume else 0.0
         return self.factor * (kernel + moving)
 
+    def moved_ms(self) -> float:
+        """Nothing: every layer has its share of what moves."""
+        return 0.0
+
     def rest_ms(self) -> float:
         """The overhead of an inference."""
         return self.factor * self.calibration.ms_per.get(INFERENCE, 0.0)

@@ -42,6 +42,7 @@ _TRANSPOSED: Final = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"
 _MATRICES: Final = ("linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum")
 _ATTENTION: Final = "scaled_dot_product_attention"
 FUSED: Final = ("relu", "relu6", "hardtanh", "clamp", "clamp_min")
+CLIPS: Final = ("relu6", "hardtanh", "clamp")
 _KINDS: Final[dict[str, Kind]] = {
     **dict.fromkeys(("softmax", "_softmax", "log_softmax"), "softmax"),
     **dict.fromkeys(
@@ -106,8 +107,8 @@ class Operator:
     operands: int = 1
 
 
-def operators(program: Program) -> tuple[Operator, ...]:
-    """Every operator that a runtime would execute, in graph order; batch 1."""
+def operators(program: Program, *, clips: bool = False) -> tuple[Operator, ...]:
+    """Every operator that a runtime would execute, in graph order; batch 1. `clips`: these always count."""
     weights: set[Node] = set()
     found: list[Operator] = []
     for node in program.module.graph.nodes:
@@ -116,13 +117,13 @@ def operators(program: Program) -> tuple[Operator, ...]:
             weights.add(node)
             continue
         call = call_of(node)
-        operator = None if call is None else _operator(call, weights)
+        operator = None if call is None else _operator(call, weights, clips)
         if operator is not None:
             found.append(operator)
     return tuple(found)
 
 
-def _operator(call: Call, weights: set[Node]) -> Operator | None:
+def _operator(call: Call, weights: set[Node], clips: bool) -> Operator | None:
     value = call.node.meta.get("val")
     if call.op in _CONVOLUTIONS or call.op in _TRANSPOSED:
         return _convolution(call)
@@ -130,7 +131,7 @@ def _operator(call: Call, weights: set[Node]) -> Operator | None:
         return _matrix(call, weights)
     if call.op == _ATTENTION:
         return _attention(call)
-    if call.op in _FREE or value is None or _is_fused(call):
+    if call.op in _FREE or value is None or (_is_fused(call) and not (clips and call.op in CLIPS)):
         return None
     tensors = value if isinstance(value, list | tuple) else (value,)
     outputs = sum(_elements(t) for t in tensors if isinstance(t, Tensor))

@@ -6,7 +6,7 @@ counts, prepared once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -113,6 +113,32 @@ class CostModel:
             weight_bytes=int(totals[_PARAMS]) * BYTES_PER_WEIGHT,
             neurons=int(totals[_NEURONS]),
         )
+
+
+def volumes(
+    program: Program, channels: Channels, nodes: Collection[str]
+) -> dict[str, tuple[tuple[int, tuple[str, ...]], ...]]:
+    """Activation elements that nodes read and write for one sample, as sums of products of kept counts.
+
+    Nodes that yield several tensors or none count by what they read alone.
+    """
+    analysis, names = examine(program), tuple(g.name for g in channels.groups)
+    tables: dict[int, tuple[Ints, Terms]] = {}
+    found: dict[str, tuple[tuple[int, tuple[str, ...]], ...]] = {}
+    for node in program.module.graph.nodes:
+        if node.name not in nodes:
+            continue
+        sums: dict[tuple[str, ...], int] = {}
+        for tensor in (node, *(n for n in node.all_input_nodes if n.op != "get_attr")):
+            axes = analysis.tracing.values.get(tensor)
+            if isinstance(axes, Axes):
+                # The batch comes first; where something is folded into it, what is left counts.
+                parts = [_terms(analysis, tables, vector, size) for vector, size in _factors(axes, 1)]
+                for choice in product(*parts):
+                    key = tuple(sorted(names[g] for _, groups in choice for g in groups))
+                    sums[key] = sums.get(key, 0) + prod(c for c, _ in choice)
+        found[node.name] = tuple((coefficient, key) for key, coefficient in sums.items())
+    return found
 
 
 def _terms(analysis: Analysis, tables: dict[int, tuple[Ints, Terms]], vector: Vector, size: int) -> Terms:
