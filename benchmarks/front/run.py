@@ -1,13 +1,13 @@
 """Several budgets in one run: the whole front of a network, and what sharing saves.
 
     python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 [--epochs 1] [--out DIR]
-    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 --sharing [--out DIR]
+    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 --sharing empty|filled [--out DIR]
 
 The budgets are 0.75, 0.5 and 0.25 of the network's best measured latency in float. The first form runs
 `compress` once with all three and keeps front.json, front.md and front.svg here. The second times one
 `edgefit plan` with three budgets beside three of them with one each (planning is what cases share;
 fine-tuning is each case's own). Every run starts without finished stages. The user's cache of layer timings
-stays from run to run: both ways are timed with an empty cache at the beginning, and with a filled one.
+stays from run to run: `--sharing empty` empties it before either way begins, `filled` leaves it as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--sharing", action="store_true")
+    parser.add_argument("--sharing", choices=("empty", "filled"))
     parser.add_argument("--out", type=Path, default=Path("build/front"))
     flags = parser.parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)
@@ -83,25 +83,26 @@ def picture(page: str) -> str:
 def sharing(flags: argparse.Namespace, budgets: list[str]) -> int:
     """Seconds of one run with all budgets and of one run for each."""
     fixed = ["plan", str(flags.model), "--data", str(flags.data), "--budget-ms"]
+    cache, results = flags.out / "cache", HERE / "sharing.json"
     rows = []
     for name, lists in (("one run", [",".join(budgets)]), ("a run each", budgets)):
-        for cache in ("empty at first", "filled"):
-            if cache == "empty at first":
-                shutil.rmtree(flags.out / "cache", ignore_errors=True)
-            wall, cpu, codes = 0.0, 0.0, []
-            for number, words in enumerate(lists):
-                for left in flags.out.glob("plan*"):
-                    shutil.rmtree(left)
-                before, start = children_cpu(), time.monotonic()
-                done = edgefit(
-                    *fixed, words, "--out", str(flags.out / f"plan{number}"), cache=flags.out / "cache"
-                )
-                wall, cpu = wall + time.monotonic() - start, cpu + children_cpu() - before
-                codes.append(done.returncode)
-            rows.append({"runs": name, "layer timings": cache, "wall_s": wall, "cpu_s": cpu, "codes": codes})
-            print(rows[-1], flush=True)
-    record = {"command": "edgefit plan MODEL --data DATA --budget-ms", "budgets_ms": budgets, "rows": rows}
-    (HERE / "sharing.json").write_text(json.dumps(record, indent=1) + "\n")
+        if flags.sharing == "empty":
+            shutil.rmtree(cache, ignore_errors=True)
+        before, start, codes = children_cpu(), time.monotonic(), []
+        for number, words in enumerate(lists):
+            for left in flags.out.glob("plan*"):
+                shutil.rmtree(left)
+            done = edgefit(*fixed, words, "--out", str(flags.out / f"plan{number}"), cache=cache)
+            codes.append(done.returncode)
+        wall, cpu = round(time.monotonic() - start, 1), round(children_cpu() - before, 1)
+        found = {"runs": name, "layer_timings": flags.sharing, "wall_s": wall, "cpu_s": cpu, "codes": codes}
+        rows.append(found)
+        print(found, flush=True)
+    earlier = json.loads(results.read_text())["rows"] if results.exists() else []
+    kept = [row for row in earlier if row["layer_timings"] != flags.sharing]
+    command = "edgefit plan MODEL --data DATA --budget-ms ..."
+    record = {"command": command, "budgets_ms": budgets, "rows": [*kept, *rows]}
+    results.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
 
