@@ -1,7 +1,7 @@
 """Several budgets in one run: the whole front of a network, and what sharing saves.
 
     python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 [--epochs 1] [--out DIR]
-    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 --sharing empty|filled [--out DIR]
+    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 --sharing empty|filled
 
 The budgets are 0.75, 0.5 and 0.25 of the network's best measured latency in float. The first form runs
 `compress` once with all three and keeps front.json, front.md and front.svg here. The second times one
