@@ -39,7 +39,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/front"))
     flags = parser.parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)
-    budgets = [f"{share * best_float(flags):.4f}" for share in SHARES]
+    best = best_float(flags)
+    budgets = [f"{share * best:.4f}" for share in SHARES]
     return sharing(flags, budgets) if flags.sharing else whole_front(flags, budgets)
 
 
