@@ -1,10 +1,11 @@
 """Several budgets in one run: the whole front of a network, and what sharing saves.
 
-    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 [--epochs 1] [--out DIR]
+    python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 [--epochs 1] [--precision fp32]
     python -m benchmarks.front.run --model resnet20_cifar10.pt2 --data cifar10 --sharing empty|filled
 
 The budgets are 0.75, 0.5 and 0.25 of the network's best measured latency in float. The first form runs
-`compress` once with all three and keeps front.json, front.md and front.svg here. The second times one
+`compress` once with all three and keeps front.json, front.md and front.svg here (with `--precision fp32`
+front_fp32.json and so on: int8 alone may hold a budget, float has to be pruned). The second times one
 `edgefit plan` with three budgets beside three of them with one each (planning is what cases share;
 fine-tuning is each case's own). Every run starts without finished stages. The user's cache of layer timings
 stays from run to run: `--sharing empty` empties it before either way begins, `filled` leaves it as it is.
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--precision", default="fp32,int8")
     parser.add_argument("--sharing", choices=("empty", "filled"))
     parser.add_argument("--out", type=Path, default=Path("build/front"))
     flags = parser.parse_args()
@@ -52,22 +54,23 @@ def best_float(flags: argparse.Namespace) -> float:
 
 def whole_front(flags: argparse.Namespace, budgets: list[str]) -> int:
     """`compress` with all budgets; its table and picture stay beside this file."""
-    out = flags.out / "front"
-    words = ["--budget-ms", ",".join(budgets), "--epochs", str(flags.epochs)]
+    name = "front_fp32" if flags.precision == "fp32" else "front"
+    out = flags.out / name
+    words = ["--budget-ms", ",".join(budgets), "--precision", flags.precision, "--epochs", str(flags.epochs)]
     done = edgefit("compress", str(flags.model), "--data", str(flags.data), *words, "--out", str(out))
     print(done.stdout, done.stderr, flush=True)
     if not (out / "front.json").exists():
         return done.returncode
     record = json.loads((out / "front.json").read_text())
-    for name in ("model", "data", "out"):
-        record["request"][name] = name.upper()
+    for path in ("model", "data", "out"):
+        record["request"][path] = path.upper()
     reports = [json.loads(path.read_text()) for path in out.glob("*/report.json")]
     record["conditions"] = reports[0]["result"]["measurements"][0]["conditions"] if reports else None
     record["command"] = " ".join(["compress MODEL --data DATA", *words])
-    (HERE / "front.json").write_text(json.dumps(record, indent=1) + "\n")
+    (HERE / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     text = (out / "front.md").read_text()
-    (HERE / "front.md").write_text(f"{text}\n`{record['command']}`\n\n![front](front.svg)\n")
-    (HERE / "front.svg").write_text(picture((out / "front.html").read_text()))
+    (HERE / f"{name}.md").write_text(f"{text}\n`{record['command']}`\n\n![front]({name}.svg)\n")
+    (HERE / f"{name}.svg").write_text(picture((out / "front.html").read_text()))
     return done.returncode
 
 
@@ -83,7 +86,15 @@ def picture(page: str) -> str:
 
 def sharing(flags: argparse.Namespace, budgets: list[str]) -> int:
     """Seconds of one run with all budgets and of one run for each."""
-    fixed = ["plan", str(flags.model), "--data", str(flags.data), "--budget-ms"]
+    fixed = [
+        "plan",
+        str(flags.model),
+        "--data",
+        str(flags.data),
+        "--precision",
+        flags.precision,
+        "--budget-ms",
+    ]
     cache, results = flags.out / "cache", HERE / "sharing.json"
     rows = []
     for name, lists in (("one run", [",".join(budgets)]), ("a run each", budgets)):
@@ -96,13 +107,13 @@ def sharing(flags: argparse.Namespace, budgets: list[str]) -> int:
             done = edgefit(*fixed, words, "--out", str(flags.out / f"plan{number}"), cache=cache)
             codes.append(done.returncode)
         wall, cpu = round(time.monotonic() - start, 1), round(children_cpu() - before, 1)
-        found = {"runs": name, "layer_timings": flags.sharing, "wall_s": wall, "cpu_s": cpu, "codes": codes}
-        rows.append(found)
-        print(found, flush=True)
+        conditions = {"precision": flags.precision, "layer_timings": flags.sharing}
+        found = {"runs": name, "wall_s": wall, "cpu_s": cpu, "codes": codes, "budgets_ms": budgets}
+        rows.append(conditions | found)
+        print(rows[-1], flush=True)
     earlier = json.loads(results.read_text())["rows"] if results.exists() else []
-    kept = [row for row in earlier if row["layer_timings"] != flags.sharing]
-    command = "edgefit plan MODEL --data DATA --budget-ms ..."
-    record = {"command": command, "budgets_ms": budgets, "rows": [*kept, *rows]}
+    kept = [row for row in earlier if any(row[name] != rows[0][name] for name in conditions)]
+    record = {"command": "edgefit plan MODEL --data DATA --budget-ms MS", "rows": [*kept, *rows]}
     results.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
