@@ -219,6 +219,26 @@ class Blocks(Formula):
         return super().probe(runtime, precision, wide, threads=threads, progress=progress)
 
 
+class SlowPaths(Formula):
+    """Depthwise kernels that are not whole blocks of 16 take twice as long, as ONNX Runtime's in int8."""
+
+    def probe(self, runtime, precision, layers, *, threads, progress):  # type: ignore[no-untyped-def]
+        times = super().probe(runtime, precision, layers, threads=threads, progress=progress)
+        return tuple(
+            None if ms is None else ms * (2 if a.out_channels % 16 else 1)
+            for a, ms in zip(layers, times, strict=True)
+        )
+
+
+@pytest.mark.parametrize("full", [144, 132])
+def test_slow_paths_are_found_and_slow_ends_of_the_grid_do_not_mislead(tmp_path: Path, full: int) -> None:
+    wide = replace(DEPTHWISE, in_channels=full, out_channels=full, groups=full)
+    found = table(SlowPaths(), tmp_path, [wide])
+    for width in (20, 28, 68, 72, 80, 100, 112, 116, full):
+        expected = width / 1000 * (2 if width % 16 else 1)
+        assert found.layer_ms(wide, width, width, width) == pytest.approx(expected, rel=1e-6), width
+
+
 def test_between_grid_widths_time_rises_in_the_blocks_of_the_kernels(tmp_path: Path) -> None:
     wide = replace(CONVOLUTION, in_channels=128, out_channels=256)
     found = table(Blocks(), tmp_path, [wide])

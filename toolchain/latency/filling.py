@@ -28,6 +28,8 @@ RESOLUTION_MS: Final = 0.002
 """Shorter layers are timed too coarsely to tell a drift, or a step."""
 RISE: Final = 0.02
 """A rise over a block of channels by a smaller share cannot be divided further."""
+SLOW: Final = 1.15
+"""A width that takes so many times as long as a whole block more takes a slow path."""
 FINE: Final = 4
 """Channels between the widths of a block that is timed finely."""
 
@@ -250,9 +252,21 @@ def _block(axis: Sequence[int]) -> list[int]:
 
 
 def _steps(points: Points, line: Sequence[Widths]) -> Steps:
-    """How time rises over a block; empty where it hardly does."""
+    """How time rises over a block; empty where it hardly does and no width is slow."""
     times = [points[widths] for widths in line]
-    if not times or times[-1] - times[0] < max(RESOLUTION_MS, RISE * times[-1]):
+    if not times or times[-1] < RESOLUTION_MS:
         return ()
     rise = times[-1] - times[0]
-    return tuple((FINE * k, min(max((ms - times[0]) / rise, 0.0), 1.0)) for k, ms in enumerate(times))
+    steady = rise < max(RESOLUTION_MS, RISE * times[-1])
+    found: list[tuple[int, float, float]] = []
+    for k, ms in enumerate(times):
+        even = k / (len(times) - 1)
+        straight = times[0] + rise * even
+        if ms > SLOW * max(times[-1], straight):
+            found.append((FINE * k, even, ms / straight))
+        else:
+            share = even if steady else min(max((ms - times[0]) / rise, 0.0), 1.0)
+            found.append((FINE * k, share, 1.0))
+    if steady and all(slow == 1 for *_, slow in found):
+        return ()
+    return tuple(found)

@@ -18,8 +18,12 @@ from toolchain.values import Layer, Precision
 PERIOD: Final = 32
 """Channels after which the kernels' blocks (8, 16 or 32 channels) begin anew."""
 
-Steps = tuple[tuple[int, float], ...]
-"""(channels, share): how far time has risen after so many, on the way to the next multiple of `PERIOD`."""
+Steps = tuple[tuple[int, float, float], ...]
+"""(channels, share, slowness) after multiples of `PERIOD`: how far time has risen on the way to the next one.
+
+`slowness` is above 1 where no whole block is left over and the kernel takes a slow path: by how much it is
+slower than a straight line between the multiples.
+"""
 
 
 class Sizes(NamedTuple):
@@ -105,16 +109,16 @@ def is_depthwise(layer: Layer) -> bool:
 def grid(full: int, align: int) -> tuple[int, ...]:
     """Ascending widths at which to time an axis of `full` channels.
 
-    The alignment step and its doublings up to `PERIOD`, and half of it more; from there 2, 3, 4, 6, 8, 12 ...
-    times half of it: whole blocks of channels at like relative distances. Widths too small for the alignment
-    step by half of it, as the planner's do.
+    Up to `PERIOD` every fourth and the smallest (kernels change their ways there); from there 2, 3, 4, 6, 8,
+    12 ... times half of it: whole blocks of channels at like relative distances. Widths too small for the
+    alignment step by half of it, as the planner's do.
     """
     step = max(1, align)
     while step > 1 and full < 2 * step:
         step //= 2
     half = PERIOD // 2
-    small = {step << k for k in range(PERIOD.bit_length()) if step << k <= PERIOD} | {half + half // 2}
-    large = {half * rise << k for k in range(1, max(full // half, 1).bit_length() + 1) for rise in (1, 3)}
+    small = {step, 2 * step, *range(4, PERIOD + 1, 4)}
+    large = {half * rise << k for k in range(max(full // half, 1).bit_length() + 1) for rise in (1, 3)}
     found = {width for width in small | large if width % step == 0 and step <= width < full}
     return (*sorted(found), full)
 
@@ -149,21 +153,8 @@ def at_widths(layer: Layer, widths: tuple[int, int]) -> Layer:
     return replace(layer, in_channels=inputs, out_channels=outputs, groups=groups)
 
 
-def _effective(width: float, steps: Steps) -> float:
-    """The width in which time is linear within a block of `PERIOD` channels."""
-    blocks, rest = divmod(width, PERIOD)
-    if not steps or not rest:
-        return width
-    low = max((known for known in steps if known[0] <= rest), default=(0, 0.0))
-    high = min((known for known in steps if known[0] >= rest), default=(PERIOD, 1.0))
-    share = low[1]
-    if high[0] > low[0]:
-        share += (high[1] - low[1]) * (rest - low[0]) / (high[0] - low[0])
-    return (blocks + share) * PERIOD
-
-
 def _around(axis: Sequence[int], width: float, steps: Steps) -> tuple[tuple[int, float], ...]:
-    """Grid widths and their weights; weights sum to more than one only above the grid."""
+    """Grid widths and their weights; weights sum to more than one above the grid and on slow paths."""
     if width <= axis[0]:
         return ((axis[0], 1.0),)
     if width >= axis[-1]:
@@ -175,4 +166,27 @@ def _around(axis: Sequence[int], width: float, steps: Steps) -> tuple[tuple[int,
     if top <= low:
         low, between, top = axis[high - 1], width, axis[high]
     share = min(max((between - low) / (top - low), 0.0), 1.0)
-    return ((axis[high - 1], 1.0 - share), (axis[high], share))
+    slow, slow_low, slow_high = (_slowness(w, steps) for w in (width, axis[high - 1], axis[high]))
+    return (
+        (axis[high - 1], (1.0 - share) * slow / slow_low),
+        (axis[high], share * slow / slow_high),
+    )
+
+
+def _effective(width: float, steps: Steps) -> float:
+    """The width in which time is linear within a block of `PERIOD` channels."""
+    blocks, rest = divmod(width, PERIOD)
+    if not steps or not rest:
+        return width
+    low = max((known[:2] for known in steps if known[0] <= rest), default=(0, 0.0))
+    high = min((known[:2] for known in steps if known[0] >= rest), default=(PERIOD, 1.0))
+    share = low[1]
+    if high[0] > low[0]:
+        share += (high[1] - low[1]) * (rest - low[0]) / (high[0] - low[0])
+    return (blocks + share) * PERIOD
+
+
+def _slowness(width: float, steps: Steps) -> float:
+    """That of the nearest width that was timed in the block."""
+    rest = width % PERIOD
+    return min(steps, key=lambda known: abs(known[0] - rest))[2] if steps and rest else 1.0
