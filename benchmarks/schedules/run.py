@@ -1,0 +1,144 @@
+"""Which schedule keeps most? One network, one plan, one number of epochs, every schedule.
+
+    python -m benchmarks.schedules.run --model resnet20_cifar10.pt2 --data cifar10 [--seeds 0 1]
+
+Each run is one `compress` command line under a budget of multiply-accumulates, as a user would run it. All
+share one decision, so that they end at the same widths and blocks. The data are thinned to so many images of
+each class (`--train`, `--val`). results.json and results.md are replaced after every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from toolchain import registry
+
+HERE = Path(__file__).parent
+SCHEDULES = sorted(registry.names("toolchain.prune.schedules"), key="one-shot".__ne__)
+"""All there are, the usual one first."""
+FIXED = ("--formats", "onnx", "--precision", "fp32", "--runtime", "onnxruntime", "--quiet")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
+    parser.add_argument("--share", type=float, default=0.25, help="of the multiply-accumulates that may stay")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--train", type=int, default=1000, help="training images of each class (1000)")
+    parser.add_argument("--val", type=int, default=500, help="validation images of each class (500)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--out", type=Path, default=Path("build/schedules"))
+    flags = parser.parse_args()
+    data = thinned(
+        flags.data, flags.out.absolute() / f"data-{flags.train}-{flags.val}", flags.train, flags.val
+    )
+    macs = json.loads(edgefit("inspect", str(flags.model), "--json").stdout)["cost"]["macs"]
+    setting = {k: getattr(flags, k) for k in ("share", "epochs", "train", "val", "batch_size")}
+    results = HERE / "results.json"
+    record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
+    if record.get("setting") != setting:
+        record = {"setting": setting, "macs": macs, "runs": []}
+    done = {(run["schedule"], run["seed"]) for run in record["runs"]}
+    for seed in flags.seeds:
+        for schedule in SCHEDULES:
+            if (schedule, seed) not in done:
+                found = one(flags, data, round(macs * flags.share), schedule, seed)
+                record["runs"].append(found)
+                print(json.dumps(found), flush=True)
+                results.write_text(json.dumps(record, indent=1) + "\n")
+                results.with_suffix(".md").write_text(markdown(record))
+    return 0
+
+
+def thinned(folder: Path, out: Path, train: int, val: int) -> Path:
+    """A folder of links to so many images of each class, evenly spread over their names."""
+    for part, count in (("train", train), ("val", val)):
+        for kind in sorted(p for p in (folder / part).iterdir() if p.is_dir()):
+            images = sorted(kind.iterdir())
+            chosen = images[:: max(1, len(images) // count)][:count]
+            (out / part / kind.name).mkdir(parents=True, exist_ok=True)
+            for image in chosen:
+                link = out / part / kind.name / image.name
+                if not link.exists():
+                    link.symlink_to(image.absolute())
+    return out
+
+
+def one(flags: argparse.Namespace, data: Path, budget: int, schedule: str, seed: int) -> dict[str, Any]:
+    """One `compress`; the finished stages of the others, such as the decision, are found again."""
+    out = flags.out / f"seed-{seed}"
+    words = ["compress", str(flags.model), "--data", str(data), "--budget-macs", str(budget)]
+    words += ["--epochs", str(flags.epochs), "--seed", str(seed), "--schedule", schedule]
+    words += ["--batch-size", str(flags.batch_size)]
+    edgefit(*words, *FIXED, "--out", str(out))
+    shutil.copytree(out, flags.out / f"{schedule}-{seed}", dirs_exist_ok=True)
+    report = json.loads((out / "report.json").read_text())
+    plan = json.loads((out / "plan.json").read_text())
+    epochs = report["training"]["epochs"]
+    return {
+        "schedule": schedule,
+        "seed": seed,
+        "top1_before": report["baseline"]["metric"]["value"],
+        "top1": report["result"]["metric"]["value"],
+        "macs": report["result"]["cost"]["macs"],
+        "params": report["result"]["cost"]["params"],
+        "dropped": plan["dropped"],
+        "units_kept": sum(len(units) for units in plan["keep"].values()),
+        "epochs": [{k: e[k] for k in ("epoch", "loss", "metric", "left", "seconds")} for e in epochs],
+        "best_epoch": report["training"]["best_epoch"],
+    }
+
+
+def edgefit(*words: str) -> subprocess.CompletedProcess[str]:
+    """`edgefit WORDS` in a process of its own; a failure ends the benchmark with what it said."""
+    program = [sys.executable, "-c", "from toolchain.cli import main; raise SystemExit(main())", *words]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {ended.returncode}\n{ended.stderr}")
+    return ended
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The table: top-1 of what is delivered, and after each epoch."""
+    setting, runs = record["setting"], record["runs"]
+    seeds = sorted({run["seed"] for run in runs})
+    after = " | ".join(f"epoch {n + 1}" for n in range(setting["epochs"]))
+    lines = [
+        "# Schedules at equal widths and equal epochs",
+        "",
+        f"ResNet-20 on CIFAR-10, {runs[0]['top1_before']:.2f} % before; {setting['share']:g} of its"
+        f" {record['macs']:,} multiply-accumulates; {setting['epochs']} epochs on {setting['train']} training"
+        f" images of each class in batches of {setting['batch_size']}, judged on {setting['val']} validation"
+        f" images of each class; seeds {', '.join(map(str, seeds))}, means.",
+        "In brackets the share of the parameters that was left then: an epoch before the final widths cannot"
+        " be delivered.",
+        "",
+        f"| schedule | delivered | {after} |",
+        "| --- | --- |" + " --- |" * setting["epochs"],
+    ]
+    for name in dict.fromkeys(run["schedule"] for run in runs):
+        mine = [run for run in runs if run["schedule"] == name]
+        cells = [f"{mean(run['top1'] for run in mine):.2f} %"]
+        for number in range(setting["epochs"]):
+            epochs = [run["epochs"][number] for run in mine]
+            left = [e["left"] for e in epochs if e["left"] is not None]
+            share = f" ({mean(left):.0%})" if left else ""
+            cells.append(f"{mean(e['metric'] for e in epochs):.2f} %{share}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    made = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in setting.items())
+    command = f"python -m benchmarks.schedules.run --model MODEL.pt2 --data DIR {made}"
+    lines += ["", f"Made by `{command} --seeds {' '.join(map(str, seeds))}`.", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
