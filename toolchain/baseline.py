@@ -41,12 +41,12 @@ class Baseline:
 
 
 def measure_baseline(
-    run: Run, combinations: Sequence[Combination], *, sampling: Sampling = BASELINE
+    run: Run, combinations: Sequence[Combination], *, sampling: Sampling = BASELINE, scored: bool = True
 ) -> Baseline:
-    """Metric, cost, files and latency of the original in every combination."""
+    """Metric (where `scored`), cost, files and latency of the original in every combination."""
     identity = fingerprint(run.program)
     score = None
-    if run.data is not None:
+    if run.data is not None and scored:
         data = run.data
         with run.stage("Metric of the original", "evaluate"):
             inputs = [identity, data.fingerprint(), run.metric.name, run.request.preprocessing]
@@ -59,7 +59,7 @@ def measure_baseline(
         times = measure(run, list(artifacts.values()), sampling)
     measurements = dict(zip(artifacts, times, strict=True))
     drops: dict[Combination, float] = {}
-    if score is not None:
+    if run.data is not None:
         with run.stage("Metric of the quantized original", "evaluate"):
             drops = {c: _drop(run, a) for c, a in artifacts.items() if a.precision == "int8"}
     return Baseline(

@@ -35,8 +35,12 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The plan decided on, the program it gives, and how the decision came about."""
+    """The plan decided on, the program it gives, and how the decision came about.
 
+    `run` is the run at the input size that the plan is for.
+    """
+
+    run: Run
     plan: PrunePlan
     program: Program
     combination: Combination
@@ -71,6 +75,7 @@ def close_loop(
             if not solution.feasible:
                 raise _unreachable(run, plan, None)
             return Choice(
+                run=run,
                 plan=plan,
                 program=program,
                 combination=contender.combination,
@@ -97,6 +102,7 @@ def close_loop(
         raise _unreachable(run, nearest[1], nearest[0])
     _, plan, program = min(held, key=lambda entry: entry[1].damage)
     return Choice(
+        run=run,
         plan=plan,
         program=program,
         combination=contender.combination,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from toolchain.damage import Damages, axes_of, measure_damages
+from toolchain.damage import Damages, axes_of, damage_together, measure_damages
 from toolchain.program.blocks import drop
 from toolchain.program.capture import fingerprint
 from toolchain.program.rewrite import apply
@@ -34,10 +35,14 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What all contenders are planned on: the network's shape and the damage of removing its parts."""
+    """What contenders are planned on: the network's shape and the damage of removing its parts.
+
+    `size_damage` is what the run's smaller input alone costs, in nats.
+    """
 
     shape: Shape
     damages: Damages
+    size_damage: float = 0.0
 
 
 def ground_of(run: Run) -> Ground:
@@ -45,9 +50,18 @@ def ground_of(run: Run) -> Ground:
 
     def found() -> Ground:
         shape = shape_of(run)
-        return Ground(shape=shape, damages=measure_damages(run, shape))
+        return Ground(shape=shape, damages=measure_damages(run, shape), size_damage=size_damage(run))
 
     return run.once("ground", found)
+
+
+def size_damage(run: Run) -> float:
+    """Nats that the run's smaller input alone costs; 0 at the network's own size."""
+    return (
+        0.0
+        if run.origin is None
+        else run.once("damage of the size", partial(damage_together, run, run.program))
+    )
 
 
 def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:
@@ -91,7 +105,7 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         source = f"layer timings of {' '.join(contender.combination)} on {run.target.name}"
         estimate = Estimate(ms=ms, source=source)
     return PrunePlan(
-        program=fingerprint(run.program),
+        program=fingerprint(run.given),
         criterion=ground.damages.criterion,
         keep=kept_units(ground.damages.scores, solution.counts),
         dropped=dropped,
@@ -99,9 +113,10 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         precision=contender.combination[1],
         estimate=estimate,
         cost=ground.shape.cost(solution.counts),
-        damage=solution.damage,
+        damage=solution.damage + ground.size_damage,
         gap=solution.gap,
         seed=run.request.seed,
+        resize=run.resize,
     )
 
 

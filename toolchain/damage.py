@@ -23,6 +23,7 @@ from toolchain import registry
 from toolchain.contracts import Criterion, Evidence
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
+from toolchain.program.resize import fronted, image_size
 from toolchain.program.slices import positions
 from toolchain.prune.plan import Axis, levels, width_axis
 from toolchain.resources import BLOCK, Shape
@@ -108,6 +109,22 @@ def _measured(run: Run, shape: Shape, criterion: Criterion) -> Damages:
     return Damages(criterion=name, scores=scores, scale=scale, blocks=gone)
 
 
+def damage_together(run: Run, program: Program) -> float:
+    """Nats by which `program`, at the run's input size, diverges from the original; on the same samples.
+
+    Batch norm uses the batch's own statistics, as for single cuts: the size shifts them, and training adapts
+    them.
+    """
+    whole = run.origin or run
+    assert whole.data is not None
+    if run.origin is not None:
+        program = fronted(program, image_size(whole.program))
+    with run.stage("Damage of size and cuts together", "plan"):
+        network, _ = adaptive(program)
+        found = divergence_of(lambda x: as_tuple(network(*x)), whole.program, judged(whole.data))
+    return max(found, LEAST)
+
+
 def axes_of(run: Run, damages: Damages, align: int) -> tuple[Axis, ...]:
     """The solver's axes: every group's width, and every block whose damage is known."""
     found = [
@@ -179,8 +196,10 @@ def _trial(run: Run, shape: Shape, batch: Batch) -> _Trial:
         network.register_buffer(_gate(block), torch.ones(()))
         _insert_gate(network, nodes[block.add], block)
     network.recompile()
+    # On smaller images statistics shift without any cut: that is the size's damage, and counted once.
+    reference = run.program.module if run.origin is None else network
     with torch.no_grad():
-        original = as_tuple(run.program.module(*batch[0]))
+        original = as_tuple(reference(*batch[0]))
     return _Trial(
         network=network, parameters=dict(network.named_parameters()), batch=batch, original=original
     )

@@ -16,6 +16,7 @@ from toolchain.foresight import Outlook
 from toolchain.plain import to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.program.cost import cost, layers
+from toolchain.program.resize import image_size
 from toolchain.proof import Proof, kind_of
 from toolchain.run import Run
 from toolchain.train.loop import FineTuned
@@ -49,10 +50,10 @@ def record(
             "inputs": to_plain(run.program.inputs),
             "outputs": to_plain(run.program.outputs),
         },
-        "data": _data(run),
+        "data": _data(run if choice is None else choice.run),
         "target": {"name": run.target.name, "summary": run.target.summary},
         "baseline": None if baseline is None else _baseline(baseline),
-        "plan": None if choice is None else _plan(run, choice),
+        "plan": None if choice is None else _plan(choice),
         "rounds": [] if choice is None else [_round(r) for r in choice.rounds],
         "predicted": None if foreseen is None else _predicted(foreseen),
         "training": None if tuned is None else _training(tuned),
@@ -123,8 +124,8 @@ def _baseline(baseline: Baseline) -> dict[str, Any]:
     }
 
 
-def _plan(run: Run, choice: Choice) -> dict[str, Any]:
-    plan = choice.plan
+def _plan(choice: Choice) -> dict[str, Any]:
+    plan, run = choice.plan, choice.run
     after = {layer.node: layer.out_channels for layer in layers(choice.program)}
     widths = [
         {
@@ -144,6 +145,7 @@ def _plan(run: Run, choice: Choice) -> dict[str, Any]:
         "damage": plan.damage,
         "gap": plan.gap,
         "dropped": list(plan.dropped),
+        "resize": None if plan.resize is None else [list(image_size(run.given)), list(plan.resize)],
         "reason": choice.reason,
         "cost": to_plain(cost(choice.program)),
         "widths": widths,

@@ -6,9 +6,12 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 from toolchain.values import Precision
+
+SMALLEST_SHARE: Final = 0.5
+"""Share of the input's sides down to which `--allow-resize` goes when it says no more."""
 
 
 def _number(text: str, test: Callable[[float], bool], wanted: str) -> float:
@@ -111,6 +114,17 @@ def side_lengths(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2):
         raise argparse.ArgumentTypeError(f"'{text}' is not H,W")
     return sides[0], sides[-1]
+
+
+def smaller_sides(text: str) -> float | tuple[tuple[int, int], ...]:
+    """A share below 1, or sizes parted by commas: one number for a square, or HxW."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.inf
+    if 0 < number < 1:
+        return number
+    return tuple(dict.fromkeys(side_lengths(part) for part in _parts(text)))
 
 
 def picture_file(text: str) -> Path:

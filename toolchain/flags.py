@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from toolchain import __version__, registry
 from toolchain.errors import InputError
+from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
+    SMALLEST_SHARE,
     amounts,
     at_least_one,
     integers,
@@ -25,29 +24,10 @@ from toolchain.flag_values import (
     precisions,
     share,
     side_lengths,
+    smaller_sides,
 )
 from toolchain.help_texts import COMMANDS, EXAMPLES, EXIT_CODES
 from toolchain.values import Budget, Preprocessing, Request, Training
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are `InputError`s, with a suggestion for a misspelt flag."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
-        raise InputError(message, hint=f"see {self.prog} --help")
-
-    def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse; an unknown flag is answered with the nearest known one."""
-        found, unknown = self.parse_known_args(words)
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], self._known(), n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"unknown argument '{unknown[0]}'", hint=f"{hint}see {self.prog} --help")
-        return found
-
-    def _known(self) -> list[str]:
-        return [flag for action in self._actions for flag in action.option_strings]
 
 
 def parser_for(command: str, prog: str) -> Parser:
@@ -206,6 +186,15 @@ def _add_pruning(parser: Parser) -> None:
         help="estimate batch-norm statistics anew after the cut, before fine-tuning; needs --data",
     )
     group.add_argument(
+        "--allow-resize",
+        type=smaller_sides,
+        nargs="?",
+        const=SMALLEST_SHARE,
+        metavar="SHARE|SIZES",
+        help="smaller images too: down to this share of their sides "
+        f"({SMALLEST_SHARE:g}), or to these sizes, e.g. 192,160 or 96x128; needs --data",
+    )
+    group.add_argument(
         "--formats",
         type=names,
         default=("onnx", "coreml", "tflite"),
@@ -305,6 +294,8 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         _require_limit(budget)
     if deciding and flags.reestimate_bn and flags.data is None:
         raise InputError("--reestimate-bn looks at training samples, but there is no --data")
+    if deciding and flags.allow_resize is not None and flags.data is None:
+        raise InputError("--allow-resize compares images of several sizes, but there is no --data")
     formats = flags.formats if command == "compress" or applying else ()
     return Request(
         model=flags.model,
@@ -320,6 +311,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         criterion=flags.criterion if deciding else "auto",
         rescale=flags.rescale if deciding else "none",
         reestimate=deciding and flags.reestimate_bn,
+        allow_resize=flags.allow_resize if deciding else None,
         runtime=flags.runtime,
         precisions=flags.precision,
         formats=formats,

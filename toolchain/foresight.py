@@ -6,6 +6,7 @@ Result: a `Choice` whose predicted latency is under the budget, and what the rep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from toolchain import registry
 from toolchain.assembly import FLOAT_OF
 from toolchain.baseline import Baseline, combinations
 from toolchain.closing import Choice
-from toolchain.contest import Contender, as_plan, ground_of, plan_under, reduce, unpruned
+from toolchain.contest import Contender, as_plan, ground_of, plan_under, reduce, size_damage, unpruned
 from toolchain.contracts import Progress, Runtime, Sampling, Target
 from toolchain.errors import BudgetError, DeviceError, InputError
 from toolchain.latency.calibrated import Calibration, Calibrations, Prediction, choose, predict, read
@@ -24,6 +25,7 @@ from toolchain.latency.operators import operators
 from toolchain.program.cost import cost
 from toolchain.resources import PlannedLatency
 from toolchain.run import Combination, Run
+from toolchain.sizing import smaller_runs
 from toolchain.train.metric import evaluate, program_runner
 from toolchain.values import (
     Artifact,
@@ -126,47 +128,68 @@ def foresee(run: Run, model: Calibration) -> Choice:
     Raises:
         BudgetError: no plan's prediction is under the budget; carries the nearest.
     """
-    budget, combination = run.request.budget, _combination(run, model)
+    combination = _combination(run, model)
     whole = predict(model, operators(run.program)).estimate
     if _holds(run, whole.ms):
         plan = replace(unpruned(run, combination, cost(run.program)), estimate=whole)
         reason = "the network holds the budget as it is, by the prediction"
-        return _choice(run.program, plan, reason)
-    ground = ground_of(run)
+        return _choice(run, run.program, plan, reason)
+    tried = _foreseen(run, model, combination)
+    for smaller in smaller_runs(run):
+        least = min((t.plan.damage for t in tried if t.held), default=math.inf)
+        if size_damage(smaller) < least:
+            tried += _foreseen(smaller, model, combination)
+    return _least_damaging(run, tried)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Foreseen:
+    """A plan with its exact prediction, and whether that is under every limit."""
+
+    run: Run
+    plan: PrunePlan
+    program: Program
+    held: bool
+
+
+def _foreseen(run: Run, model: Calibration, combination: Combination) -> list[_Foreseen]:
+    """Plans at the run's input size, each after the sums were corrected by the last one's prediction."""
+    budget, ground = run.request.budget, ground_of(run)
     layers = foretold(model, operators(run.program), ground.shape.layers)
+    whole_ms = predict(model, operators(run.program)).estimate.ms
     sums = PlannedLatency(model=layers, shape=ground.shape)
     contender = Contender(
         combination=combination,
         align=run.runtime(model.runtime).align,
-        model=None if budget.ms is None else sums.corrected({}, whole.ms),
+        model=None if budget.ms is None else sums.corrected({}, whole_ms),
         damage=0.0,
     )
-    tried: list[tuple[PrunePlan, Program, bool]] = []
+    tried: list[_Foreseen] = []
     for _ in range(ROUNDS):
         solution = plan_under(run, contender, ground)
         plan = as_plan(run, contender, solution, ground)
         program = reduce(run.program, run.channels, plan)
         exact = predict(model, operators(program)).estimate
         held = solution.feasible and (budget.ms is None or exact.ms <= budget.ms)
-        tried.append((replace(plan, estimate=exact), program, held))
+        tried.append(_Foreseen(run=run, plan=replace(plan, estimate=exact), program=program, held=held))
         if budget.ms is None or (held and exact.ms >= SPARE * budget.ms) or contender.model is None:
             break
         contender = replace(contender, model=contender.model.corrected(solution.counts, exact.ms))
-    return _least_damaging(run, tried)
+    return tried
 
 
-def _least_damaging(run: Run, tried: Sequence[tuple[PrunePlan, Program, bool]]) -> Choice:
-    holding = [(plan, program) for plan, program, held in tried if held]
+def _least_damaging(run: Run, tried: Sequence[_Foreseen]) -> Choice:
+    holding = [t for t in tried if t.held]
     if not holding:
-        nearest = min((plan for plan, _, _ in tried), key=lambda p: p.estimate.ms if p.estimate else 0.0)
+        nearest = min((t.plan for t in tried), key=lambda p: p.estimate.ms if p.estimate else 0.0)
         found = "" if nearest.estimate is None else f", {nearest.estimate.ms:.4g} ms"
         raise BudgetError(
             f"no plan reaches the budget on {run.request.target}: the nearest is predicted{found}",
             hint="a larger budget, or a smaller network to begin with",
             plan=nearest,
         )
-    plan, program = min(holding, key=lambda entry: entry[0].damage)
-    return _choice(program, plan, "least damage under the budget, by the prediction")
+    best = min(holding, key=lambda t: t.plan.damage)
+    return _choice(best.run, best.program, best.plan, "least damage under the budget, by the prediction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +236,9 @@ def _combination(run: Run, model: Calibration) -> Combination:
     return combinations(replace(run, request=asked))[0]
 
 
-def _choice(program: Program, plan: PrunePlan, reason: str) -> Choice:
+def _choice(run: Run, program: Program, plan: PrunePlan, reason: str) -> Choice:
     return Choice(
+        run=run,
         plan=plan,
         program=program,
         combination=(plan.runtime, plan.precision),

@@ -34,6 +34,8 @@ examples:
       hold 5 ms on this machine: fine-tuned on images/train, judged on images/val
   compress model.pt2 --data digits.npz --budget-ms 2 --max-drop 1 --epochs 3
       give up at most one point of accuracy, fine-tune for three epochs
+  compress model.pt2 --data images/ --budget-ms 5 --allow-resize 0.7
+      smaller images too where that loses less, down to 70 % of their sides
   compress model.pt2 --budget-macs 20M --formats onnx
       no data: prune by weights alone; accuracy is then not measured
   compress weights.pth --arch mynet.models:build --input-shape 1,3,224,224 --budget-mb 2

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from toolchain import findings, registry
-from toolchain.assembly import Material, copy_file, metadata, require_formats
+from toolchain.assembly import copy_file, material_of, require_formats
 from toolchain.baseline import Baseline, combinations, measure_baseline
 from toolchain.closing import Choice, close_loop_again
 from toolchain.contracts import Data, Device, Progress, Silent, Target
@@ -43,8 +43,6 @@ from toolchain.values import Program, Report, Request
 
 ATTEMPTS: Final = 3
 """How often a network may be planned and fine-tuned before the run gives up on a measured overshoot."""
-CALIBRATION: Final = 128
-"""Training samples for int8 calibration; four times as many changed top-1 by under 0.1 points."""
 
 
 def compress(request: Request, progress: Progress | None = None) -> Report:
@@ -63,10 +61,10 @@ def compress_run(run: Run, baseline: Baseline) -> Report:
     request = run.request
     choice = replay(run, request.plan) if request.plan else _decide(run, baseline)
     for attempt in range(ATTEMPTS):
-        choice = repaired(run, choice)
+        choice = repaired(choice.run, choice)
         choice, tuned = tune(run, choice)
         program = choice.program if tuned is None else tuned.program
-        proof = prove(run, program, choice, baseline, attempt)
+        proof = prove(choice.run, program, choice, baseline, attempt)
         again = _overshoot(run, choice, baseline, proof) if attempt + 1 < ATTEMPTS else None
         if again is None:
             break
@@ -117,7 +115,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
         target=target,
         device=device,
         stages=Stages(root=work_folder(request.out)),
-        material=_material(request, program, data),
+        material=material_of(program, data, f"{request.model.name} {fingerprint(program)[:16]}"),
         progress=progress,
         seconds=seconds,
         notes=_first_notes(data),
@@ -155,16 +153,6 @@ def _first_notes(data: Data | None) -> list[str]:
     return []
 
 
-def _material(request: Request, program: Program, data: Data | None) -> Material:
-    source = f"{request.model.name} {fingerprint(program)[:16]}"
-    if data is None:
-        return Material(samples=None, metadata=metadata(program, None, source), key="")
-    inputs, _ = data.calibration(CALIBRATION)
-    arrays = tuple(x.numpy() for x in inputs)
-    entries = metadata(program, data.preprocessing, source)
-    return Material(samples=[arrays], metadata=entries, key=data.fingerprint())
-
-
 def _overshoot(run: Run, choice: Choice, baseline: Baseline, proof: Proof) -> Choice | None:
     """A new choice when the final measurement is over the budget; None when a plan was replayed."""
     over = [entry for entry in proof.limits if entry.name == "ms" and entry.verdict == "over"]
@@ -172,8 +160,7 @@ def _overshoot(run: Run, choice: Choice, baseline: Baseline, proof: Proof) -> Ch
         return None
     run.notes.append("the final measurement was over the budget: planned again with what it showed")
     corrected = close_loop_again(run, choice, over[0].value)
-    whole = not choice.plan.keep and not choice.plan.dropped
-    return corrected or decide(run, baseline, whole_allowed=not whole)
+    return corrected or decide(run, baseline, whole_allowed=not choice.plan.changes_nothing)
 
 
 def plan(request: Request, progress: Progress | None = None) -> Report:

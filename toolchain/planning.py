@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from toolchain.assembly import open_session, runner
-from toolchain.baseline import Baseline, acceptable
+from toolchain.baseline import Baseline, acceptable, measure_baseline
 from toolchain.closing import Choice, Round, close_loop
-from toolchain.contest import Contender, Ground, bytes_per_weight, ground_of, plan_under, reduce, unpruned
-from toolchain.damage import axes_of, divergence_of, judged
+from toolchain.contest import (
+    Contender,
+    Ground,
+    as_plan,
+    bytes_per_weight,
+    ground_of,
+    plan_under,
+    reduce,
+    size_damage,
+    unpruned,
+)
+from toolchain.damage import axes_of, damage_together, divergence_of, judged
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
@@ -19,6 +31,7 @@ from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
 from toolchain.resources import planned_latency
 from toolchain.run import Run
+from toolchain.sizing import at_size, smaller_runs
 from toolchain.values import Artifact
 
 
@@ -43,6 +56,7 @@ def decide_once(run: Run, baseline: Baseline) -> Choice:
         "budget": to_plain(request.budget),
         "asked": [request.criterion, request.runtime, request.precisions, request.metric, request.threads],
         "seed": request.seed,
+        "resize": request.allow_resize,
         "baseline": [[*c, m.p50_ms] for c, m in baseline.measurements.items()],
     }
     folder, _ = run.stages.once("plan", inputs, make)
@@ -50,9 +64,11 @@ def decide_once(run: Run, baseline: Baseline) -> Choice:
         return fresh[0]
     plan = read_plan(folder / "plan.json")
     record = json.loads((folder / "choice.json").read_text(encoding="utf-8"))
+    sized = at_size(run, plan.resize)
     return Choice(
+        run=sized,
         plan=plan,
-        program=reduce(run.program, run.channels, plan),
+        program=reduce(sized.program, sized.channels, plan),
         combination=(plan.runtime, plan.precision),
         reason=record["reason"],
         candidates=tuple(record["candidates"]),
@@ -69,18 +85,62 @@ def decide(run: Run, baseline: Baseline, *, whole_allowed: bool = True) -> Choic
     whole = _unpruned(run, baseline) if whole_allowed else None
     if whole is not None:
         return whole
-    ground = ground_of(run)
-    contenders = _contenders(run, baseline, ground)
-    solved = [(c, plan_under(run, c, ground)) for c in contenders]
-    lost = [_damage(run, s, ground) + c.damage for c, s in solved]
-    best = min(range(len(solved)), key=lambda i: (not solved[i][1].feasible, lost[i]))
-    rows = tuple(
-        _row(c, s, lost[i], ground.shape.cost(s.counts).params / baseline.cost.params, chosen=i == best)
-        for i, (c, s) in enumerate(solved)
-    )
+    entries = _entries(run, baseline)
+    best, passed_over = _least_damaging(entries), list[Mapping[str, object]]()
+    for smaller in smaller_runs(run):
+        least = _together(best) if best.solution.feasible else math.inf
+        if size_damage(smaller) >= least:
+            passed_over.append(_row_of_size(smaller))
+            continue
+        found = _entries(smaller, _smaller_baseline(smaller, baseline))
+        entries += found
+        best = min(best, _least_damaging(found), key=lambda e: (not e.solution.feasible, _together(e)))
+    rows = [_row(entry, baseline, chosen=entry is best) for entry in entries]
     unit = "nats of divergence, summed" if run.data is not None else "of the criterion's score"
-    reason = f"least damage under the budget ({lost[best]:.2f} {unit}{_gap(solved[best][1])})"
-    return close_loop(run, contenders[best], ground, reason=reason, candidates=rows)
+    reason = f"least damage under the budget ({best.damage:.2f} {unit}{_gap(best.solution)})"
+    return close_loop(best.run, best.contender, best.ground, reason=reason, candidates=(*rows, *passed_over))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A contender at one input size with its best plan; `damage` is all that the plan costs."""
+
+    run: Run
+    ground: Ground
+    contender: Contender
+    solution: Solution
+    damage: float
+
+
+def _entries(run: Run, baseline: Baseline) -> list[_Entry]:
+    """Every contender at the run's input size, planned."""
+    ground, found = ground_of(run), []
+    for contender in _contenders(run, baseline, ground):
+        solution = plan_under(run, contender, ground)
+        damage = _damage(run, solution, ground) + contender.damage + ground.size_damage
+        found.append(_Entry(run=run, ground=ground, contender=contender, solution=solution, damage=damage))
+    return found
+
+
+def _least_damaging(entries: Sequence[_Entry]) -> _Entry:
+    return min(entries, key=lambda e: (not e.solution.feasible, e.damage))
+
+
+def _together(entry: _Entry) -> float:
+    """Nats of the whole plan measured at once: between sizes, sums of single damages mislead.
+
+    Many small cuts cost more together than one by one; a size is measured whole.
+    """
+    plan = as_plan(entry.run, entry.contender, entry.solution, entry.ground)
+    program = reduce(entry.run.program, entry.run.channels, plan)
+    return damage_together(entry.run, program) + entry.contender.damage
+
+
+def _smaller_baseline(run: Run, whole: Baseline) -> Baseline:
+    """The original on smaller images, in the combinations that are acceptable at its own size; not scored."""
+    origin = run.origin or run
+    kept = [c for c in whole.measurements if acceptable(origin, whole, c)]
+    return run.once(("baseline", tuple(kept)), partial(measure_baseline, run, kept, scored=False))
 
 
 def _gap(solution: Solution) -> str:
@@ -88,18 +148,32 @@ def _gap(solution: Solution) -> str:
     return "" if solution.gap is None else f", at most {solution.gap:.1%} above the least possible"
 
 
-def _row(
-    contender: Contender, solution: Solution, damage: float, kept_ratio: float, *, chosen: bool
-) -> Mapping[str, object]:
+def _row(entry: _Entry, baseline: Baseline, *, chosen: bool) -> Mapping[str, object]:
     """A candidate as the report shows it."""
+    solution = entry.solution
     return {
-        "runtime": contender.combination[0],
-        "precision": contender.combination[1],
+        "runtime": entry.contender.combination[0],
+        "precision": entry.contender.combination[1],
+        "resize": entry.run.resize,
         "estimate_ms": solution.amounts.get("ms"),
-        "damage": damage,
-        "kept_ratio": kept_ratio,
+        "damage": entry.damage,
+        "kept_ratio": entry.ground.shape.cost(solution.counts).params / baseline.cost.params,
         "chosen": chosen,
         "note": "" if solution.feasible else "even its smallest network misses the budget (estimate)",
+    }
+
+
+def _row_of_size(run: Run) -> Mapping[str, object]:
+    """An input size that was not planned for."""
+    return {
+        "runtime": "any",
+        "precision": "any",
+        "resize": run.resize,
+        "estimate_ms": None,
+        "damage": size_damage(run),
+        "kept_ratio": 1.0,
+        "chosen": False,
+        "note": "the size alone costs more than the best plan so far: not timed",
     }
 
 
@@ -129,6 +203,7 @@ def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
         {
             "runtime": c[0],
             "precision": c[1],
+            "resize": None,
             "estimate_ms": None,
             "damage": max(baseline.drops.get(c, 0.0), 0.0),
             "kept_ratio": 1.0,
@@ -138,6 +213,7 @@ def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
         for c in holding
     )
     return Choice(
+        run=run,
         plan=plan,
         program=run.program,
         combination=combination,
@@ -204,15 +280,18 @@ def replay(run: Run, path: Path) -> Choice:
         InputError: unreadable, or made for another network, runtime or precision.
     """
     plan = read_plan(path)
-    check_plan(plan, fingerprint(run.program), run.channels)
+    fits = plan.resize is None or plan.program == fingerprint(run.program)
+    sized = at_size(run, plan.resize) if fits else run
+    check_plan(plan, fingerprint(run.program), sized.channels)
     known = [(r.name, p) for r in run.target.runtimes for p in r.precisions]
     if (plan.runtime, plan.precision) not in known:
         raise InputError(
             f"the plan is for {plan.runtime} {plan.precision}, which target '{run.target.name}' does not run",
             hint="choose the target the plan was made for",
         )
-    program = reduce(run.program, run.channels, plan)
+    program = reduce(sized.program, sized.channels, plan)
     return Choice(
+        run=sized,
         plan=plan,
         program=program,
         combination=(plan.runtime, plan.precision),

@@ -24,7 +24,7 @@ def repaired(run: Run, choice: Choice) -> Choice:
 
     Latency depends on neither: what was measured of the choice stays true.
     """
-    if not choice.plan.keep and not choice.plan.dropped:
+    if choice.plan.changes_nothing:
         return choice
     program, request = choice.program, run.request
     if request.rescale != "none":

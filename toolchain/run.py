@@ -14,6 +14,7 @@ from toolchain.assembly import Material, build
 from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Target
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
+from toolchain.program.resize import image_size
 from toolchain.stages import Stages
 from toolchain.train.metric import Metric, Score
 from toolchain.values import Artifact, Channels, Measurement, Precision, Program, Request
@@ -26,7 +27,8 @@ T = TypeVar("T")
 class Run:
     """What every step of one run shares. `seconds` and `notes` are the run's log; all else is fixed.
 
-    `kept` holds what `once` has made; the cases of a front share it.
+    `kept` holds what `once` has made; the cases of a front share it. `origin` is the run at the network's own
+    input size, where this one is at a smaller one.
     """
 
     request: Request
@@ -42,10 +44,21 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     kept: dict[object, Any] = field(default_factory=dict)
+    origin: Run | None = None
 
     def runtime(self, name: str) -> Runtime:
         """The target's runtime called `name`."""
         return next(r for r in self.target.runtimes if r.name == name)
+
+    @property
+    def given(self) -> Program:
+        """The network as handed in, at its own input size."""
+        return self.program if self.origin is None else self.origin.program
+
+    @property
+    def resize(self) -> tuple[int, int] | None:
+        """(height, width) of the input where it is not the network's own."""
+        return None if self.origin is None else image_size(self.program)
 
     def once(self, name: object, make: Callable[[], T]) -> T:
         """What `make` gives, made once for a network and a target; the budget's amount has no part in it."""

@@ -11,10 +11,11 @@ from toolchain.contracts import Data, Evidence, Schedule
 from toolchain.damage import SCORED, criterion_named
 from toolchain.errors import InputError
 from toolchain.plain import to_plain
+from toolchain.program.resize import fronted, image_size, with_state
 from toolchain.run import Run
 from toolchain.train.gradual import Cut, Removal
 from toolchain.train.loop import FineTuned, fine_tune
-from toolchain.values import Request
+from toolchain.values import Program, Request
 
 DEEP, DEEP_LR, SHALLOW_LR = 0.5, 0.05, 0.01
 """Nats of damage from which on the learning rate is the higher one: little damage needs little change."""
@@ -49,11 +50,12 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
     """Fine-tune with the original as teacher; None when there is nothing to tune.
 
     Where a schedule removed the units on the way, the choice that comes back has the plan that came of it:
-    the same widths and blocks, and so the same latency, but perhaps other units.
+    the same widths and blocks, and so the same latency, but perhaps other units. `run` is the run at the
+    network's own input size: at it the original sees the images, and a network for smaller ones sees them
+    reduced.
     """
     request = run.request
-    untouched = not choice.plan.keep and not choice.plan.dropped
-    if run.data is None or untouched or request.training.epochs == 0:
+    if run.data is None or choice.plan.changes_nothing or request.training.epochs == 0:
         return choice, None
     peak = request.lr or (DEEP_LR if choice.plan.damage > DEEP else SHALLOW_LR)
     training = replace(request.training, lr=peak)
@@ -64,7 +66,7 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
     folder = run.stages.folder("training", [start, run.data.fingerprint(), repr(training)])
     with run.stage("Fine-tuning", "fine-tune"):
         tuned = fine_tune(
-            choice.program,
+            _seeing_whole(run, choice.program, choice),
             teacher=run.program,
             data=run.data,
             metric=run.metric,
@@ -76,20 +78,28 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
             finish=request.finish,
         )
     _note(run, tuned)
-    if tuned.cut is None:
-        return choice, tuned
-    plan = replace(choice.plan, keep=tuned.cut.keep)
-    return replace(choice, plan=plan, program=reduce(run.program, run.channels, plan)), tuned
+    if tuned.cut is not None:
+        plan = replace(choice.plan, keep=tuned.cut.keep)
+        choice = replace(choice, plan=plan, program=reduce(choice.run.program, choice.run.channels, plan))
+    if choice.plan.resize is not None:
+        run.notes.append("fine-tuning: the original sees the images at its own size, the result reduced")
+        tuned = replace(tuned, program=with_state(choice.program, tuned.program.module))
+    return choice, tuned
+
+
+def _seeing_whole(run: Run, program: Program, choice: Choice) -> Program:
+    """The program, behind a reduction of the original's images where it takes smaller ones."""
+    return program if choice.plan.resize is None else fronted(program, image_size(run.program))
 
 
 def _removal(run: Run, choice: Choice, data: Data) -> Removal | None:
     """How to get to the plan's widths bit by bit; None where everything goes at once."""
     schedule = schedule_named(run.request)
-    if _at_once(schedule):
+    if _at_once(schedule) or not (choice.plan.keep or choice.plan.dropped):
         return None
     return Removal(
-        original=run.program,
-        channels=run.channels,
+        original=_seeing_whole(run, choice.run.program, choice),
+        channels=choice.run.channels,
         final=Cut(keep=choice.plan.keep, dropped=choice.plan.dropped),
         schedule=schedule,
         criterion=criterion_named(run.request),
@@ -121,4 +131,5 @@ def _note(run: Run, tuned: FineTuned) -> None:
 
 def _cut(choice: Choice) -> list[object]:
     """What a plan removes, without what it was estimated to save."""
-    return [choice.plan.program, to_plain(choice.plan.keep), list(choice.plan.dropped)]
+    plan = choice.plan
+    return [plan.program, to_plain(plan.keep), list(plan.dropped), plan.resize]

@@ -266,7 +266,8 @@ class PrunePlan:
     `keep[group]` lists the kept unit numbers in ascending order; groups not named stay whole.
     `program` is the fingerprint of the program the plan was made for. `dropped` names residual blocks that
     vanish whole; they are dropped first, and `keep` speaks of what remains. `gap` is how far the damage may
-    be above the least possible one, relative to it, over the widths looked at; None: not known.
+    be above the least possible one, relative to it, over the widths looked at; None: not known. `resize` is
+    the new (height, width) of the input; `keep` and `dropped` then speak of the network captured at it.
     """
 
     program: str
@@ -280,6 +281,12 @@ class PrunePlan:
     gap: float | None = None
     seed: int = 0
     dropped: tuple[str, ...] = ()
+    resize: tuple[int, int] | None = None
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the network stays as it is."""
+        return not self.keep and not self.dropped and self.resize is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,6 +348,7 @@ class Request:
 
     `lr` overrides the learning rate of `training`; None lets the depth of the cut decide. `rescale` says
     whose weights make up for removed inputs, `reestimate` whether batch norms get new statistics.
+    `allow_resize` lets the images become smaller: to a share of their sides, or to these (height, width).
     """
 
     model: Path
@@ -356,6 +364,7 @@ class Request:
     criterion: str = "auto"
     rescale: Literal["none", "linear", "all"] = "none"
     reestimate: bool = False
+    allow_resize: float | tuple[tuple[int, int], ...] | None = None
     runtime: str = "auto"
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     formats: tuple[str, ...] = ("onnx", "coreml", "tflite")

@@ -62,7 +62,6 @@ def main() -> int:
             keep = kept(name, program, channels, data, seed)
             cut = apply(program, channels, keep)
             plan = PrunePlan(program="", criterion=name, keep=keep)
-            choice = Choice(plan=plan, program=cut, combination=("", "fp32"), reason="", candidates=())
             for variant, (rescale, reestimate) in VARIANTS.items():
                 asked = replace(request, rescale=rescale, reestimate=reestimate)
                 run = Run(
@@ -76,6 +75,9 @@ def main() -> int:
                     stages=None,
                     material=None,
                     progress=Silent(),
+                )
+                choice = Choice(
+                    run=run, plan=plan, program=cut, combination=("", "fp32"), reason="", candidates=()
                 )
                 found[variant].append(top1(repaired(run, choice).program))
         record["top1"][name] = {v: sum(values) / len(values) for v, values in found.items()}

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from toolchain import cli
+from toolchain.program.capture import capture, save_program
 from toolchain.report.record import chosen_artifact, read_record
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +94,6 @@ def test_unreachable_budget_leaves_nothing_half_written(digits, tmp_path, capfd)
 
 def test_corrupt_images_are_named_skipped_and_counted(digits, tmp_path, capfd):
     """`edgefit bench` on an image folder with two broken files: they are in the record, the rest is used."""
-    import numpy as np
     from PIL import Image
 
     model, data = digits
@@ -142,3 +145,55 @@ def test_demo(tmp_path):
     assert record["baseline"]["metric"]["value"] > 95
     assert record["result"]["metric"]["value"] > record["baseline"]["metric"]["value"] - 5
     assert {a["format"] for a in record["result"]["artifacts"]} == {"onnx", "coreml", "tflite"}
+
+
+def test_a_smaller_input_where_it_loses_less(blots, tmp_path, capfd):
+    """Planned, tuned, exported and judged at the new size; named in the report; replayed."""
+    model, data = blots
+    out = tmp_path / "smaller"
+    words = [model, "--data", data, "--budget-macs", "80k", "--allow-resize", "12,8", "--formats", "onnx"]
+    words += ["--precision", "fp32", "--runtime", "onnxruntime"]
+    code, text, progress = compress([*words, "--epochs", "1", "--out", out], capfd)
+    assert code == 0, progress
+    assert "input 16 x 16 -> 12 x 12" in text
+    record = read_record(out / "report.json")
+    assert record["plan"]["resize"] == [[16, 16], [12, 12]]
+    assert record["result"]["cost"]["macs"] <= 80_000
+    assert [c["status"] for c in record["checks"]] == ["pass"] * len(record["checks"])
+    tried = {tuple(c["resize"] or (16, 16)): c for c in record["plan"]["candidates"]}
+    assert set(tried) == {(16, 16), (12, 12), (8, 8)}
+    assert tried[12, 12]["chosen"]
+    assert tried[12, 12]["damage"] < tried[8, 8]["damage"]
+    assert _input_of(out / "blots.onnx") == [3, 12, 12]
+    assert any(note.startswith("fine-tuning: the original sees") for note in record["notes"])
+
+    again = tmp_path / "again"
+    words = [model, "--data", data, "--apply", out / "plan.json", "--formats", "onnx", "--epochs", "0"]
+    assert cli.main(["plan", *map(str, words), "--quiet", "--out", str(again)]) == 0
+    assert capfd.readouterr().err == ""
+    replayed = read_record(again / "report.json")
+    assert replayed["plan"]["resize"] == [[16, 16], [12, 12]]
+    assert replayed["result"]["cost"] == record["result"]["cost"]
+    assert _input_of(again / "blots.onnx") == [3, 12, 12]
+
+
+def test_a_network_that_holds_its_size_keeps_it_and_says_why(tmp_path, capfd):
+    torch.manual_seed(0)
+    flattening = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    save_program(capture(flattening, (torch.randn(2, 1, 8, 8),), name="flat"), tmp_path / "flat.pt2")
+    x, y = np.random.default_rng(0).normal(size=(60, 1, 8, 8)).astype(np.float32), np.arange(60) % 3
+    np.savez(tmp_path / "flat.npz", x=x, y=y)
+    words = [tmp_path / "flat.pt2", "--data", tmp_path / "flat.npz", "--budget-macs", "2k", "--allow-resize"]
+    words += ["--precision", "fp32", "--runtime", "onnxruntime", "--out", tmp_path / "plan", "--quiet"]
+    assert cli.main(["plan", *map(str, words)]) == 0
+    assert capfd.readouterr().err == ""
+    record = read_record(tmp_path / "plan" / "report.json")
+    assert record["plan"]["resize"] is None
+    why = "--allow-resize: 7 x 7: the input keeps its size: linear.default (node linear): it does not run"
+    assert next(n for n in record["notes"] if n.startswith("--allow")).startswith(why)
+
+
+def _input_of(path):
+    import onnx
+
+    return [d.dim_value for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim][1:]

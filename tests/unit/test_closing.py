@@ -62,6 +62,8 @@ def close(program, monkeypatch, *, share, factor, fixed_ms=0.0):
     whole_ms = NS_PER_MAC * cost(program).macs / 1e6 + fixed_ms
     run = SimpleNamespace(
         program=program,
+        given=program,
+        resize=None,
         channels=channels,
         request=SimpleNamespace(budget=Budget(ms=share * whole_ms), seed=0),
         target=SimpleNamespace(name="test"),

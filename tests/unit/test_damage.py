@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tests.unit.test_program_blocks import Net
-from toolchain.damage import _trial
+from toolchain.damage import LEAST, _trial
 from toolchain.program.blocks import drop
 from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
+from toolchain.program.resize import resized
 from toolchain.program.rewrite import apply
 from toolchain.resources import shape_of
 from toolchain.train.distil import distillation_loss
@@ -20,7 +21,7 @@ from toolchain.train.reestimate import adaptive
 def ground():
     torch.manual_seed(0)
     program = capture(Net(inplace=True), (torch.randn(2, 3, 8, 8),), name="net")
-    run = SimpleNamespace(program=program, channels=analyse(program))
+    run = SimpleNamespace(program=program, channels=analyse(program), origin=None)
     batch = ((torch.randn(16, 3, 8, 8),), torch.arange(16) % 5)
     return run, _trial(run, shape_of(run), batch), batch
 
@@ -54,3 +55,13 @@ def test_trials_leave_the_network_as_it_was(ground):
     trial.nats_per_score(run.channels.groups[0], [1.0] * run.channels.groups[0].size)
     trial.without_block(shape_of(run).blocks[0])
     assert trial._divergence() == before
+
+
+def test_cuts_on_smaller_images_cost_nothing_but_themselves(ground):
+    """What the size does to the statistics is the size's damage, not once more that of every group."""
+    run, _, batch = ground
+    program = resized(run.program, (6, 6))
+    small = SimpleNamespace(program=program, channels=analyse(program), origin=run)
+    x = (batch[0][0][:, :, :6, :6].contiguous(),)
+    assert _trial(small, shape_of(small), (x, batch[1]))._divergence() == LEAST
+    assert _trial(run, shape_of(run), batch)._divergence() > LEAST

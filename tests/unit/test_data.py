@@ -12,6 +12,7 @@ from toolchain.errors import InputError
 from toolchain.train import images
 from toolchain.train.batches import augmented, spread
 from toolchain.train.data import open_data
+from toolchain.train.reduced import Reduced
 from toolchain.values import Preprocessing, TensorSpec
 
 SPEC = TensorSpec(name="x", shape=(None, 3, 8, 8))
@@ -189,3 +190,22 @@ def test_spread_gives_every_class_its_share_in_any_beginning():
     assert sorted(order.tolist()) == list(range(90))
     assert np.bincount(labels[order[:30]]).tolist() == [10, 10, 10]
     assert np.array_equal(order, spread(labels))
+
+
+def test_reduced_data_are_the_same_samples_made_smaller(tmp_path):
+    whole = opened(folder(tmp_path, size=(8, 8)))
+    small = Reduced(data=whole, size=(4, 6))
+    for name in ("train", "calibration", "validation"):
+        given = {"train": (5,), "calibration": (7,), "validation": (5,)}[name]
+        more = {"seed": 3, "augment": True} if name == "train" else {}
+        pairs = [getattr(data, name)(*given, **more) for data in (whole, small)]
+        if name == "calibration":
+            pairs = [[batch] for batch in pairs]
+        for ((a,), y), ((b,), z) in zip(*pairs, strict=True):
+            wanted = torch.nn.functional.interpolate(a, (4, 6), mode="bilinear", antialias=True)
+            torch.testing.assert_close(b, wanted)
+            assert torch.equal(y, z)
+    assert small.fingerprint() != Reduced(data=whole, size=(4, 4)).fingerprint() != whole.fingerprint()
+    assert small.preprocessing.resize == (4, 6)
+    assert small.preprocessing.source == "flags; reduced from 8 x 8 to 4 x 6, bilinear, antialiased"
+    assert (small.train_size, small.validation_size, small.classes) == (12, 12, ("cat", "dog"))

@@ -35,7 +35,8 @@ EVERY_FLAG = (
     "m.pt2 --target board --budget-ms 1.5 --budget-mb 2 --budget-macs 20M --budget-params 250k "
     "--budget-neurons 1.5G --max-drop 0 --data d --mean 0.1,0.2 --std 0.3,0.4 --resize 8,16 --metric a.b:c "
     "--arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle --criterion random "
-    "--rescale all --reestimate-bn --runtime litert --precision int8 --formats onnx,tflite --epochs 7 "
+    "--rescale all --reestimate-bn --allow-resize 12x24,16 --runtime litert --precision int8 "
+    "--formats onnx,tflite --epochs 7 "
     "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
     "--out here --resume --finish --require-measured"
 )
@@ -59,6 +60,7 @@ def test_every_field_of_the_request_can_be_set():
         criterion="random",
         rescale="all",
         reestimate=True,
+        allow_resize=((12, 24), (16, 16)),
         runtime="litert",
         precisions=("int8",),
         formats=("onnx", "tflite"),
@@ -114,6 +116,13 @@ def test_one_value_is_one_case_and_repeated_values_are_one():
     assert str(parse("m.pt2 --budget-ms 5,5.0 --target host,host").out) == "m-compressed"
 
 
+def test_smaller_images_by_share_or_by_size():
+    line = "m.pt2 --budget-ms 1 --data d --allow-resize"
+    assert parse(line).allow_resize == 0.5
+    assert parse(f"{line} 0.8").allow_resize == 0.8
+    assert parse(f"{line} 160,128").allow_resize == ((160, 160), (128, 128))
+
+
 def test_bench_and_inspect_need_no_budget():
     assert parse("m.pt2 --data d", "bench").budget == Budget()
     assert parse("m.pt2 --input-shape 1,2", "inspect").input_shape == ((1, 2),)
@@ -155,6 +164,8 @@ def test_bench_and_inspect_need_no_budget():
         ("m.pt2 --budget-ms 1 --data d --resize 1,2,3", "--resize"),
         ("m.pt2 --budget-ms 1 --mean 0,0,0", "there is no --data"),
         ("m.pt2 --budget-ms 1 --reestimate-bn", "there is no --data"),
+        ("m.pt2 --budget-ms 1 --allow-resize", "there is no --data"),
+        ("m.pt2 --budget-ms 1 --data d --allow-resize 1.5", "--allow-resize"),
         ("m.pt2 --budget-ms 1 --rescale some", "--rescale"),
         ("m.pt2 --budget-ms 1,", "'1,' is not a list"),
         ("m.pt2 --budget-ms 1,-2", "'-2' is not a number above zero"),

@@ -55,7 +55,7 @@ def prepared(*, rescale="none", reestimate=False, keep=None):
     run = Run(request=request, program=program, channels=channels, data=Samples(), progress=Silent(), **none)
     plan = PrunePlan(program="", criterion="random", keep=keep)
     cut = apply(program, channels, keep)
-    return run, Choice(plan=plan, program=cut, combination=("", "fp32"), reason="", candidates=())
+    return run, Choice(run=run, plan=plan, program=cut, combination=("", "fp32"), reason="", candidates=())
 
 
 def test_nothing_is_done_unasked():

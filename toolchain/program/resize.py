@@ -300,6 +300,13 @@ _FITS: Final[Mapping[str, Callable[[Call, Shape, Shape, Shape], Shape | None]]] 
 }
 
 
+def with_state(program: Program, trained: GraphModule) -> Program:
+    """A copy of `program` with the parameters and buffers of `trained`, which has them by the same names."""
+    module = switch(program, training=False)
+    module.load_state_dict(trained.state_dict())
+    return replace(program, module=module)
+
+
 def fronted(program: Program, size: tuple[int, int]) -> Program:
     """A copy of `program` that first reduces images of `size` to its own: bilinear, antialiased.
 

@@ -110,11 +110,10 @@ def _plan(record: Record) -> Iterator[str]:
     yield f"Runtime {plan['runtime']}, precision {plan['precision']}, criterion {plan['criterion']}."
     if plan["estimate_ms"] is not None:
         yield f"Estimate {words.milliseconds(plan['estimate_ms'])} ({plan['estimate_source']})."
-    if words.dropped(record):
-        yield f"{words.dropped(record)}."
+    yield from (f"{lever}." for lever in words.levers(record))
     rows = [
         (
-            c["runtime"],
+            words.contender(c),
             c["precision"],
             "" if c["estimate_ms"] is None else words.milliseconds(c["estimate_ms"]),
             f"{c['damage']:.3g}",

@@ -222,10 +222,10 @@ def _widths(record: Record) -> Iterator[str]:
     if plan is None or not plan["widths"]:
         return
     changed = any(w["before"] != w["after"] for w in plan["widths"])
-    dropped = words.dropped(record)
+    levers = words.levers(record)
     caption = "Output channels of each layer." if changed else "Every layer is as wide as it was."
-    if dropped:
-        caption = f"{caption} {dropped}."
+    if levers:
+        caption = f"{caption} {'; '.join(levers)}."
     elif not changed:
         caption = "Nothing was pruned: every layer is as it was."
     yield from section("Widths before and after", plots.widths(plan["widths"]), caption)
@@ -237,7 +237,7 @@ def _decision(record: Record) -> Iterator[str]:
         return
     rows = [
         (
-            f"{c['runtime']} {c['precision']}",
+            f"{words.contender(c)} {c['precision']}",
             "" if c["estimate_ms"] is None else words.milliseconds(c["estimate_ms"]),
             f"{c['damage']:.3g}",
             f"{100 * c['kept_ratio']:.0f} %",

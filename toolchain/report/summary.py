@@ -36,8 +36,7 @@ def _headline(record: Record) -> Iterator[str]:
     yield f"{verdict}  {record['model']['name']} on {record['target']['name']}"
     if record["plan"] is not None:
         yield record["plan"]["reason"]
-    if words.dropped(record):
-        yield words.dropped(record)
+    yield from words.levers(record)
 
 
 def _budget(record: Record) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 NOT_MEASURED: Final = "not measured"
@@ -129,6 +129,28 @@ def dropped(record: Mapping[str, Any]) -> str:
     names = (record["plan"] or {}).get("dropped") or ()
     blocks = "residual block" if len(names) == 1 else "residual blocks"
     return f"{len(names)} {blocks} left out whole: {', '.join(names)}" if names else ""
+
+
+def levers(record: Mapping[str, Any]) -> list[str]:
+    """What was done besides narrowing layers: a smaller input, blocks left out."""
+    return [text for text in (resized(record), dropped(record)) if text]
+
+
+def resized(record: Mapping[str, Any]) -> str:
+    """`input 224 x 224 -> 160 x 160`; empty when the input keeps its size."""
+    sizes = (record["plan"] or {}).get("resize")
+    return f"input {image(sizes[0])} -> {image(sizes[1])}" if sizes else ""
+
+
+def image(size: Sequence[int]) -> str:
+    """`224 x 224`: height and width."""
+    return f"{size[0]} x {size[1]}"
+
+
+def contender(candidate: Mapping[str, Any]) -> str:
+    """`onnxruntime`, or `onnxruntime at 160 x 160` for a smaller input."""
+    at = candidate.get("resize")
+    return f"{candidate['runtime']} at {image(at)}" if at else str(candidate["runtime"])
 
 
 def failed(record: Mapping[str, Any]) -> int:

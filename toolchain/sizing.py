@@ -1,0 +1,66 @@
+"""The same run on smaller images: network, data and calibration samples of another input size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from toolchain.assembly import material_of
+from toolchain.errors import UnsupportedError
+from toolchain.program.channels import analyse
+from toolchain.program.resize import image_size, resized, smaller_sizes
+from toolchain.run import Run
+from toolchain.train.reduced import Reduced
+
+SOURCE: Final = "edgefit.source"
+
+
+def at_size(run: Run, size: tuple[int, int] | None) -> Run:
+    """`run` on images of `size` (height, width); itself where that is None.
+
+    Raises:
+        InputError: `size` is not smaller than the network's input.
+        UnsupportedError: the network does not allow another size; names operator and node.
+    """
+    if size is None:
+        return run
+    with run.stage(f"The network for images of {size[0]} x {size[1]}", "capture"):
+        program = resized(run.program, size)
+        channels = analyse(program)
+    data = None if run.data is None else Reduced(data=run.data, size=size)
+    material = material_of(program, data, run.material.metadata[SOURCE])
+    return replace(run, program=program, channels=channels, data=data, material=material, origin=run)
+
+
+def smaller_runs(run: Run) -> Iterator[Run]:
+    """`run` at every smaller size that the request allows and the network takes, largest first.
+
+    A size that the network does not take is left out, with the reason among the notes.
+
+    Raises:
+        InputError: a size asked for is not smaller than the network's input.
+    """
+    asked = run.request.allow_resize
+    if asked is None:
+        return
+    try:
+        own = image_size(run.program)
+    except UnsupportedError as error:
+        run.notes.append(f"--allow-resize: {error}")
+        return
+    sizes = smaller_sizes(own, asked) if isinstance(asked, float) else sorted(asked, reverse=True)
+    refused = 0
+    for size in sizes:
+        try:
+            smaller = at_size(run, size)
+        except UnsupportedError as error:
+            refused += 1
+            if refused == 1:
+                run.notes.append(f"--allow-resize: {size[0]} x {size[1]}: {error}")
+            continue
+        yield smaller
+    if not sizes:
+        run.notes.append(
+            f"--allow-resize: no smaller size of {own[0]} x {own[1]} is within the share allowed"
+        )
