@@ -9,6 +9,7 @@ front_fp32.json and so on: int8 alone may hold a budget, float has to be pruned)
 `edgefit plan` with three budgets beside three of them with one each (planning is what cases share;
 fine-tuning is each case's own). Every run starts without finished stages. The user's cache of layer timings
 stays from run to run: `--sharing empty` empties it before either way begins, `filled` leaves it as it is.
+On a machine with other work compare the CPU times.
 """
 
 from __future__ import annotations
