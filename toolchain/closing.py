@@ -114,8 +114,10 @@ def close_loop(
     )
 
 
-def close_loop_again(run: Run, choice: Choice, measured_ms: float) -> Choice | None:
+def close_loop_again(choice: Choice, measured_ms: float) -> Choice | None:
     """After a final measurement over the budget: correct the model by it and close the loop anew.
+
+    At the input size of the choice, for which its ground and model are.
 
     None when the choice was not planned here (nothing to correct).
 
@@ -128,7 +130,9 @@ def close_loop_again(run: Run, choice: Choice, measured_ms: float) -> Choice | N
     counts = {name: len(units) for name, units in choice.plan.keep.items()}
     counts |= {BLOCK + name: 0 for name in choice.plan.dropped}
     contender = replace(contender, model=contender.model.corrected(counts, measured_ms))
-    again = close_loop(run, contender, choice.ground, reason=choice.reason, candidates=choice.candidates)
+    again = close_loop(
+        choice.run, contender, choice.ground, reason=choice.reason, candidates=choice.candidates
+    )
     return replace(again, rounds=(*choice.rounds, *again.rounds))
 
 

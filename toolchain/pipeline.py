@@ -159,7 +159,7 @@ def _overshoot(run: Run, choice: Choice, baseline: Baseline, proof: Proof) -> Ch
     if not over or over[0].value is None or run.request.plan is not None:
         return None
     run.notes.append("the final measurement was over the budget: planned again with what it showed")
-    corrected = close_loop_again(run, choice, over[0].value)
+    corrected = close_loop_again(choice, over[0].value)
     return corrected or decide(run, baseline, whole_allowed=not choice.plan.changes_nothing)
 
 

@@ -115,3 +115,14 @@ def test_a_floor_above_the_budget_is_an_error_with_the_best_plan(program, monkey
         close(program, monkeypatch, share=0.3, factor=1.0, fixed_ms=10.0)
     assert caught.value.plan is not None
     assert caught.value.plan.keep
+
+
+def test_an_overshoot_is_planned_again_at_the_size_of_the_choice(program, monkeypatch):
+    choice, measured, limit = close(program, monkeypatch, share=0.6, factor=1.0)
+    choice.run.resize = (6, 6)
+    again = closing.close_loop_again(choice, 1.2 * limit)
+    assert again.run is choice.run
+    assert again.plan.resize == (6, 6)
+    first = len(choice.rounds)
+    assert again.rounds[:first] == choice.rounds
+    assert measured[first].p50_ms < measured[first - 1].p50_ms
