@@ -15,6 +15,7 @@ from toolchain.program.blocks import blocks, drop
 from toolchain.program.capture import capture, fingerprint
 from toolchain.program.channels import analyse
 from toolchain.program.narrowing import narrowed, places, same_groups
+from toolchain.program.resize import fronted, resized, with_state
 from toolchain.program.rewrite import apply, mask
 from toolchain.train.data import open_data
 from toolchain.train.gradual import Cut, Removal
@@ -188,6 +189,18 @@ def test_the_criterion_sees_the_network_as_it_is(residual, data, tmp_path):
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == sum(g.size for g in removal.channels.groups)
     assert [e.left for e in tuned.history] == sorted((e.left for e in tuned.history), reverse=True)
+
+
+def test_a_network_for_smaller_images_is_cut_behind_their_reduction(residual, data, tmp_path):
+    small = resized(residual, (4, 4))
+    removal = replace(half(small, without=1, name="iterative"), original=fronted(small, (8, 8)))
+    tuned = tune(removal, data, tmp_path, training=replace(SETTINGS, epochs=2))
+    alone = drop(apply(small, removal.channels, dict(tuned.cut.keep)), tuned.cut.dropped)
+    alone = with_state(alone, tuned.program.module)
+    images = torch.randn(6, 3, 8, 8)
+    reduced = torch.ops.aten._upsample_bilinear2d_aa.default(images, [4, 4], False, None, None)
+    assert widths(tuned.cut.keep) == widths(removal.final.keep)
+    assert deviation(results(alone, (reduced,)), results(tuned.program, (images,))) < 1e-6
 
 
 def test_units_that_a_plan_binds_are_the_ones_that_stay(residual, data, tmp_path):
