@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain.program.capture import capture, fingerprint, switch
+from toolchain import registry
+from toolchain.program.capture import capture, example_inputs, fingerprint, switch
 from toolchain.program.lower import lower
+from toolchain.verify.parity import check_float
 
 IMAGE = (3, 6, 8, 8)
 
@@ -154,3 +156,40 @@ def test_a_large_table_is_not_stored_twice(rows, stored, monkeypatch):
     program = capture(Tied(rows).eval(), (torch.randn(3, 6),), name="tied")
     assert sum(t.numel() for t in lower(program).module.state_dict().values()) == stored
     lowered(Tied(rows), (3, 6))
+
+
+class Normalised(nn.Module):
+    """Features of length one, scaled, between two convolutions: the first scale of SSD."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3)
+        self.scale = nn.Parameter(torch.rand(8))
+
+    def forward(self, x):
+        features = nn.functional.normalize(self.first(x))
+        return self.second(self.scale.view(1, -1, 1, 1).expand_as(features) * features)
+
+
+def test_an_expansion_before_an_operator_that_broadcasts_goes():
+    assert not any("expand" in name for name in lowered(Normalised()))
+
+
+class Grown(nn.Module):
+    """The expansion gives the sum its shape: it has to stay."""
+
+    def forward(self, x):
+        column = x[..., :1]
+        return column.expand_as(x) + x.mean() + column.expand(-1, -1, -1, 8) * column
+
+
+def test_an_expansion_that_makes_the_shape_stays():
+    assert sum("expand" in name for name in lowered(Grown())) == 2
+
+
+def test_features_of_length_one_convert_to_tflite(tmp_path):
+    program = capture(randomised(Normalised()).float(), (torch.randn(*IMAGE),), name="net")
+    form = registry.find("toolchain.export", "FORMAT", "tflite")
+    artifact = form.write(lower(program), tmp_path / "net.tflite", {})
+    inputs = tuple(x.numpy() for x in example_inputs(program, 2, seed=1))
+    assert check_float(program, form.open(artifact.path), inputs, subject="net").status == "pass"

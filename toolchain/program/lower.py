@@ -4,7 +4,8 @@ Given:  pad(x[:, :, ::s, ::s], channels=(a, b), value=0)      the ResNet option-
 Result: conv2d(x, W [a + C + b, C, 1, 1], stride=s)           W[a + i, i] = 1
 
 What depends on parameters alone is computed (position biases, normalised weights), batch norms go into the
-layers before them, and dropout, which does nothing in eval mode, goes.
+layers before them; dropout, which does nothing in eval mode, goes, and so do expansions before operators that
+broadcast by themselves (on which the TFLite converter fails between convolutions).
 
 Runtimes execute strided slices and channel pads as memory copies outside their blocked or quantized layouts,
 with a layout change before and after; the convolution stays inside, and int8 holds its ones exactly.
@@ -26,6 +27,8 @@ from toolchain.values import Program
 
 _aten = torch.ops.aten
 _DROPOUT: Final = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+_EXPANDING: Final = ("expand", "expand_as")
+_BROADCASTING: Final = tuple(getattr(_aten, name).Tensor for name in ("add", "sub", "mul", "div"))
 _END: Final = 2**31
 WIDEST: Final = 256
 """Channels up to which the convolution is cheaper than the copies (its cost grows with their square)."""
@@ -42,7 +45,8 @@ def lower(program: Program) -> Program:
         pads = _channel_pads(node)
         if pads is not None:
             changed += _replace(module, node, pads, changed)
-    changed += fold_constants(module, trained=True) + merge_norms(module) + _drop_dropout(module)
+    changed += fold_constants(module, trained=True) + merge_norms(module)
+    changed += _drop_dropout(module) + _drop_expansions(module)
     if not changed:
         return program
     module.graph.eliminate_dead_code()
@@ -60,6 +64,32 @@ def _drop_dropout(module: GraphModule) -> int:
             module.graph.erase_node(node)
             count += 1
     return count
+
+
+def _drop_expansions(module: GraphModule) -> int:
+    """Hand operators the tensor before its expansion where their other operand has the full shape; count."""
+    count = 0
+    for node in module.graph.nodes:
+        if node.target not in _BROADCASTING:
+            continue
+        for number, other in ((0, 1), (1, 0)):
+            operand = node.args[number]
+            call = call_of(operand) if isinstance(operand, Node) else None
+            if call is not None and call.op in _EXPANDING and _alike(operand, node.args[other]):
+                node.update_arg(number, call.node.args[0])
+                count += 1
+                break
+    return count
+
+
+def _alike(first: object, second: object) -> bool:
+    """Both are tensors of the same shape, symbolic sizes included."""
+    shapes = [
+        [str(size) for size in node.meta["val"].shape]
+        for node in (first, second)
+        if isinstance(node, Node) and isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+    return len(shapes) == 2 and shapes[0] == shapes[1]
 
 
 def _channel_pads(node: Node) -> tuple[int, int] | None:
