@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -91,7 +92,7 @@ def our_export(form: Format, program: Program) -> Found:
         try:
             artifact, wall, processor = timed(lambda: form.write(lower(program), path, {}))
         except CompressError as error:
-            return {"status": "failed", "reason": str(error)}
+            return {"status": "failed", "reason": without_folders(str(error))}
         found = {"status": "written", "wall_s": wall, "cpu_s": processor, "bytes": artifact.size_bytes}
         try:
             return {**found, "checks": [_plain(c) for c in checked(form, artifact, program)]}
@@ -115,10 +116,15 @@ def bare_export(format_name: str, module: nn.Module, example: torch.Tensor) -> F
             with translated("the bare exporter"):
                 _, wall, processor = timed(lambda: bare.EXPORTERS[format_name](module, example, path))
         except (CompressError, OSError) as error:
-            return {"status": "failed", "reason": str(error)}
+            return {"status": "failed", "reason": without_folders(str(error))}
         files = [f for f in Path(folder).rglob("*") if f.is_file()]
         size = sum(f.stat().st_size for f in files)
         return {"status": "written", "wall_s": wall, "cpu_s": processor, "bytes": size}
+
+
+def without_folders(text: str) -> str:
+    """A message without the folders of this machine."""
+    return re.sub(r"(?:/[^\s/:]+)+/", "", text)
 
 
 def warm_up() -> None:
