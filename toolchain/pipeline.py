@@ -35,6 +35,7 @@ from toolchain.prune.planfile import plan_text
 from toolchain.repair import repaired
 from toolchain.report.folder import write_reports
 from toolchain.run import Run, clocked
+from toolchain.sizing import require_sizes
 from toolchain.stages import Stages
 from toolchain.train.data import open_data
 from toolchain.train.metric import resolve
@@ -97,6 +98,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
             arch=request.arch,
             trust_pickle=request.trust_pickle,
         )
+    require_sizes(program, request.allow_resize)
     data = None
     if request.data is not None:
         with clocked(seconds, "data"):

@@ -9,11 +9,28 @@ from typing import Final
 from toolchain.assembly import material_of
 from toolchain.errors import UnsupportedError
 from toolchain.program.channels import analyse
-from toolchain.program.resize import image_size, resized, smaller_sizes
+from toolchain.program.resize import image_size, require_smaller, resized, smaller_sizes
 from toolchain.run import Run
 from toolchain.train.reduced import Reduced
+from toolchain.values import Program
 
 SOURCE: Final = "edgefit.source"
+
+
+def require_sizes(program: Program, asked: float | tuple[tuple[int, int], ...] | None) -> None:
+    """Refuse sizes that are not below the network's own, before anything is measured.
+
+    Raises:
+        InputError: names the first one.
+    """
+    if not isinstance(asked, tuple):
+        return
+    try:
+        own = image_size(program)
+    except UnsupportedError:
+        return  # noted where the sizes are tried
+    for size in asked:
+        require_smaller(own, size)
 
 
 def at_size(run: Run, size: tuple[int, int] | None) -> Run:
@@ -37,9 +54,6 @@ def smaller_runs(run: Run) -> Iterator[Run]:
     """`run` at every smaller size that the request allows and the network takes, largest first.
 
     A size that the network does not take is left out, with the reason among the notes.
-
-    Raises:
-        InputError: a size asked for is not smaller than the network's input.
     """
     asked = run.request.allow_resize
     if asked is None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.coverage import foreign_zoo
+from benchmarks.resnet20.run import command
 
 HERE = Path(__file__).parent
 NETWORKS = ("resnet20", "mobilenet_v2", "resnet18", "efficientnet_b0")
@@ -127,16 +126,6 @@ def _row(name: str, share: str, c: Mapping[str, Any]) -> str:
     return (
         f"| {name} | {share} | {c['budget_ms']:.4g} | {c['p50_ms']:.4g} | {low:.4g}-{high:.4g} | "
         f"{c['of_budget']:.3f} | {c['verdict']} | {len(c['rounds'])} | {c['minutes']:.1f} |"
-    )
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    """`edgefit WORDS` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", "from toolchain.cli import main; raise SystemExit(main())", *words],
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 

@@ -193,6 +193,15 @@ def test_a_network_that_holds_its_size_keeps_it_and_says_why(tmp_path, capfd):
     assert next(n for n in record["notes"] if n.startswith("--allow")).startswith(why)
 
 
+def test_a_size_that_is_not_smaller_is_refused_before_anything_is_measured(blots, tmp_path, capfd):
+    model, data = blots
+    words = [model, "--data", data, "--budget-macs", "80k", "--allow-resize", "12,24", "--out", tmp_path]
+    assert cli.main(["plan", *map(str, words)]) == 2
+    printed = capfd.readouterr().err
+    assert "error: 24 x 24 is not smaller than the network's input 16 x 16" in printed
+    assert "Latency" not in printed
+
+
 def _input_of(path):
     import onnx
 

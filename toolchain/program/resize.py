@@ -81,6 +81,16 @@ def image_size(program: Program) -> tuple[int, int]:
     return height, width
 
 
+def require_smaller(own: tuple[int, int], size: tuple[int, int]) -> None:
+    """Refuse a size that is not below a network's own.
+
+    Raises:
+        InputError: with both sizes.
+    """
+    if size == own or any(new > old or new < 1 for new, old in zip(size, own, strict=True)):
+        raise InputError(f"{_text(size)} is not smaller than the network's input {_text(own)}")
+
+
 def resized(program: Program, size: tuple[int, int]) -> Program:
     """`program` for images of `size` (height, width); parameters are shared.
 
@@ -88,9 +98,7 @@ def resized(program: Program, size: tuple[int, int]) -> Program:
         InputError: not an image size below the program's own.
         UnsupportedError: names the operator and the node that do not allow another size, and why.
     """
-    own = image_size(program)
-    if size == own or any(new > old or new < 1 for new, old in zip(size, own, strict=True)):
-        raise InputError(f"{_text(size)} is not smaller than the network's input {_text(own)}")
+    require_smaller(image_size(program), size)
     (example,) = example_inputs(program, BATCH)
     smaller = example[:, :, : size[0], : size[1]].contiguous()
     before = _Shapes(program.module)
