@@ -5,8 +5,9 @@ Latency depends on widths, not on weights: the loop runs before any fine-tuning,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from toolchain.contest import Contender, Ground, as_plan, plan_under, reduce
@@ -21,6 +22,9 @@ ROUNDS: Final = 3
 SPARE: Final = 0.92
 """A measured network under this share of the budget was cut too much: plan again with the corrected model."""
 ROUND: Final = Sampling(trials=6, runs=50, trial_seconds=0.3)
+
+
+_Tried = tuple[Measurement, PrunePlan, Program]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +68,10 @@ def close_loop(
     Raises:
         BudgetError: no measured network held the budget within `ROUNDS` rounds.
     """
-    rounds: list[Round] = []
-    tried: list[tuple[Measurement, PrunePlan, Program]] = []
     limit = run.request.budget.ms
+    choice = partial(Choice, run=run, combination=contender.combination, reason=reason, candidates=candidates)
+    rounds: list[Round] = []
+    tried: list[_Tried] = []
     for number in range(1, ROUNDS + 1):
         solution = plan_under(run, contender, ground)
         plan = as_plan(run, contender, solution, ground)
@@ -74,14 +79,7 @@ def close_loop(
         if contender.model is None or limit is None:
             if not solution.feasible:
                 raise _unreachable(run, plan, None)
-            return Choice(
-                run=run,
-                plan=plan,
-                program=program,
-                combination=contender.combination,
-                reason=reason,
-                candidates=candidates,
-            )
+            return choice(plan=plan, program=program)
         if any(_same(plan, other) for _, other, _ in tried):
             break
         measured = _round_measurement(run, contender, program, number)
@@ -93,25 +91,26 @@ def close_loop(
         )
         if done:
             break
-    held = [entry for entry in tried if limit is not None and entry[0].p50_high_ms <= limit]
-    if not held and limit is not None:
+    _, plan, program = _best(run, tried)
+    return choice(plan=plan, program=program, rounds=tuple(rounds), contender=contender, ground=ground)
+
+
+def _best(run: Run, tried: Sequence[_Tried]) -> _Tried:
+    """The least damaging of the measured networks that hold the limit.
+
+    Raises:
+        BudgetError: none does.
+    """
+    limit = run.request.budget.ms
+    assert limit is not None
+    held = [entry for entry in tried if entry[0].p50_high_ms <= limit]
+    if not held:
         # An interval across the limit decides nothing: the final measurement, with more samples, judges.
         held = [entry for entry in tried if entry[0].p50_ms <= limit]
     if not held:
         nearest = min(tried, key=lambda entry: entry[0].p50_ms)
         raise _unreachable(run, nearest[1], nearest[0])
-    _, plan, program = min(held, key=lambda entry: entry[1].damage)
-    return Choice(
-        run=run,
-        plan=plan,
-        program=program,
-        combination=contender.combination,
-        reason=reason,
-        candidates=candidates,
-        rounds=tuple(rounds),
-        contender=contender,
-        ground=ground,
-    )
+    return min(held, key=lambda entry: entry[1].damage)
 
 
 def close_loop_again(choice: Choice, measured_ms: float) -> Choice | None:

@@ -13,7 +13,7 @@ from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Limit, Solution, Term, kept_units, solve
 from toolchain.resources import BLOCK, PlannedLatency, Resource, Shape, shape_of
 from toolchain.run import Combination, Run
-from toolchain.values import Channels, Cost, Estimate, Precision, Program, PrunePlan
+from toolchain.values import Budget, Channels, Cost, Estimate, Precision, Program, PrunePlan
 
 AIM: Final = 0.97
 """Share of the budget that is planned for: room for the prediction's error and the interval's width."""
@@ -57,11 +57,9 @@ def ground_of(run: Run) -> Ground:
 
 def size_damage(run: Run) -> float:
     """Nats that the run's smaller input alone costs; 0 at the network's own size."""
-    return (
-        0.0
-        if run.origin is None
-        else run.once("damage of the size", partial(damage_together, run, run.program))
-    )
+    if run.origin is None:
+        return 0.0
+    return run.once("damage of the size", partial(damage_together, run, run.program))
 
 
 def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:
@@ -118,6 +116,16 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         seed=run.request.seed,
         resize=run.resize,
     )
+
+
+def within(budget: Budget, found: Cost) -> bool:
+    """Whether a network's counted resources are under their limits."""
+    pairs = (
+        (budget.macs, found.macs),
+        (budget.params, found.params),
+        (budget.neurons, found.neurons),
+    )
+    return all(limit is None or amount <= limit for limit, amount in pairs)
 
 
 def unpruned(run: Run, combination: Combination, cost: Cost) -> PrunePlan:

@@ -264,29 +264,8 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
     Raises:
         InputError: no budget where one is needed, or flags that contradict each other.
     """
-    if command == "calibrate":
-        return Request(
-            model=flags.measurements,
-            target=flags.target,
-            runtime=flags.runtime,
-            precisions=flags.precision,
-            out=flags.out,
-            budget=Budget(),
-            trust_pickle=flags.trust_pickle,
-        )
-    if command in ("inspect", "predict"):
-        predicting = command == "predict"
-        return Request(
-            model=flags.model,
-            target=flags.target if predicting else "host",
-            runtime=flags.runtime if predicting else "auto",
-            precisions=flags.precision if predicting else (),
-            out=Path(command),
-            budget=Budget(),
-            arch=flags.arch,
-            input_shape=tuple(flags.input_shape) if flags.input_shape else None,
-            trust_pickle=flags.trust_pickle,
-        )
+    if command in ("inspect", "predict", "calibrate"):
+        return _request_without_run(flags, command)
     deciding = command in ("compress", "plan")
     applying = command == "plan" and flags.apply is not None
     budget = budget_of(flags) if deciding else Budget()
@@ -306,7 +285,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         preprocessing=preprocessing_of(flags),
         metric=flags.metric,
         arch=flags.arch,
-        input_shape=tuple(flags.input_shape) if flags.input_shape else None,
+        input_shape=_input_shape(flags),
         trust_pickle=flags.trust_pickle,
         criterion=flags.criterion if deciding else "auto",
         rescale=flags.rescale if deciding else "none",
@@ -324,6 +303,27 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         plan=flags.apply if applying else None,
         require_measured=deciding and flags.require_measured,
     )
+
+
+def _request_without_run(flags: argparse.Namespace, command: str) -> Request:
+    """The request of a command that measures, cuts and trains nothing."""
+    shown = command == "inspect"
+    calibrating = command == "calibrate"
+    return Request(
+        model=flags.measurements if calibrating else flags.model,
+        target="host" if shown else flags.target,
+        runtime="auto" if shown else flags.runtime,
+        precisions=() if shown else flags.precision,
+        out=flags.out if calibrating else Path(command),
+        budget=Budget(),
+        arch=None if calibrating else flags.arch,
+        input_shape=None if calibrating else _input_shape(flags),
+        trust_pickle=flags.trust_pickle,
+    )
+
+
+def _input_shape(flags: argparse.Namespace) -> tuple[tuple[int, ...], ...] | None:
+    return tuple(flags.input_shape) if flags.input_shape else None
 
 
 def budget_of(flags: argparse.Namespace) -> Budget:

@@ -16,7 +16,7 @@ from toolchain import registry
 from toolchain.assembly import FLOAT_OF
 from toolchain.baseline import Baseline, combinations
 from toolchain.closing import Choice
-from toolchain.contest import Contender, as_plan, ground_of, plan_under, reduce, size_damage, unpruned
+from toolchain.contest import Contender, as_plan, ground_of, plan_under, reduce, size_damage, unpruned, within
 from toolchain.contracts import Progress, Runtime, Sampling, Target
 from toolchain.errors import BudgetError, DeviceError, InputError
 from toolchain.latency.calibrated import Calibration, Calibrations, Prediction, choose, predict, read
@@ -155,8 +155,8 @@ class _Foreseen:
 def _foreseen(run: Run, model: Calibration, combination: Combination) -> list[_Foreseen]:
     """Plans at the run's input size, each after the sums were corrected by the last one's prediction."""
     budget, ground = run.request.budget, ground_of(run)
-    layers = foretold(model, operators(run.program), ground.shape.layers)
-    whole_ms = predict(model, operators(run.program)).estimate.ms
+    own = operators(run.program)
+    layers, whole_ms = foretold(model, own, ground.shape.layers), predict(model, own).estimate.ms
     sums = PlannedLatency(model=layers, shape=ground.shape)
     contender = Contender(
         combination=combination,
@@ -219,14 +219,9 @@ def _span(found: Prediction) -> str:
 
 def _holds(run: Run, ms: float) -> bool:
     """Whether the original itself is under every limit; the size of a file is known only once it is made."""
-    budget, own = run.request.budget, cost(run.program)
-    pairs = (
-        (budget.ms, ms),
-        (budget.macs, own.macs),
-        (budget.params, own.params),
-        (budget.neurons, own.neurons),
-    )
-    return budget.mb is None and all(limit is None or amount <= limit for limit, amount in pairs)
+    budget = run.request.budget
+    fast = budget.ms is None or ms <= budget.ms
+    return fast and budget.mb is None and within(budget, cost(run.program))
 
 
 def _combination(run: Run, model: Calibration) -> Combination:

@@ -22,6 +22,7 @@ from toolchain.contest import (
     reduce,
     size_damage,
     unpruned,
+    within,
 )
 from toolchain.damage import axes_of, damage_together, divergence_of, judged
 from toolchain.errors import InputError
@@ -180,12 +181,7 @@ def _row_of_size(run: Run) -> Mapping[str, object]:
 def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
     """The original itself, in the first precision that already holds every limit; None if none does."""
     budget = run.request.budget
-    costs = (
-        (budget.macs, baseline.cost.macs),
-        (budget.params, baseline.cost.params),
-        (budget.neurons, baseline.cost.neurons),
-    )
-    if any(limit is not None and amount > limit for limit, amount in costs):
+    if not within(budget, baseline.cost):
         return None
     holding = []
     for combination, artifact in baseline.artifacts.items():

@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import importlib.resources
 import json
-import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from benchmarks.commands import edgefit
 
 HERE = Path(__file__).parent
 SHARES = (0.75, 0.5, 0.25)
@@ -123,20 +122,6 @@ def children_cpu() -> float:
     """CPU seconds of all processes that were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def edgefit(*words: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`edgefit WORDS` in a process of its own."""
-    environment = (
-        dict(os.environ) if cache is None else {**os.environ, "EDGEFIT_CACHE": str(cache.absolute())}
-    )
-    return subprocess.run(
-        [sys.executable, "-m", "toolchain.cli", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.commands import edgefit
 from benchmarks.coverage import foreign_zoo
-from benchmarks.resnet20.run import command
 
 HERE = Path(__file__).parent
 NETWORKS = ("resnet20", "mobilenet_v2", "resnet18", "efficientnet_b0")
@@ -66,7 +66,7 @@ def untrained(name: str, folder: Path) -> Path:
 
 def best(model: Path) -> dict[str, Any]:
     """The fastest runtime for the network as it is, and the conditions."""
-    ended = command("bench", str(model), "--precision", "fp32", "--json")
+    ended = edgefit("bench", str(model), "--precision", "fp32", "--json")
     measurements = json.loads(ended.stdout)["baseline"]["measurements"]
     fastest: dict[str, Any] = min(measurements, key=lambda m: m["p50_ms"])
     return {key: fastest[key] for key in ("runtime", "p50_ms", "conditions")}
@@ -77,7 +77,7 @@ def case(model: Path, budget_ms: float, out: Path) -> dict[str, Any]:
     start = time.monotonic()
     words = ["compress", str(model), "--target", "host", "--precision", "fp32"]
     words += ["--budget-ms", f"{budget_ms:.5g}", "--epochs", "0", "--formats", "onnx,tflite"]
-    ended = command(*words, "--out", str(out))
+    ended = edgefit(*words, "--out", str(out))
     found: dict[str, Any] = {
         "budget_ms": budget_ms,
         "exit_code": ended.returncode,

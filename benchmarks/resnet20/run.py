@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from benchmarks.commands import edgefit
 
 HERE = Path(__file__).parent
 CASES = {"0.5": 1, "0.25": 3, "0.1": 3}
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/resnet20"))
     flags = parser.parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)
-    baseline = command("bench", str(flags.model), "--data", str(flags.data), "--json")
+    baseline = edgefit("bench", str(flags.model), "--data", str(flags.data), "--json")
     times = {
         f"{m['runtime']} {m['precision']}": m["p50_ms"]
         for m in json.loads(baseline.stdout)["baseline"]["measurements"]
@@ -51,7 +51,7 @@ def case(flags: argparse.Namespace, ratio: float, epochs: int, best: float) -> d
     start = time.monotonic()
     words = ["compress", str(flags.model), "--target", "host", "--data", str(flags.data)]
     words += ["--budget-ms", f"{budget:.4f}", "--epochs", str(epochs), "--out", str(out)]
-    done = command(*words)
+    done = edgefit(*words)
     row: dict[str, object] = {
         "command": " ".join(["compress", "MODEL", *words[2:4], "--data", "DATA", *words[6:10]]),
         "ratio": ratio,
@@ -80,16 +80,6 @@ def case(flags: argparse.Namespace, ratio: float, epochs: int, best: float) -> d
         "checks": [[c["name"], c["subject"], c["status"], c["value"]] for c in report["checks"]],
         "timings": report["timings"],
     }
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    """`edgefit WORDS` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", "from toolchain.cli import main; raise SystemExit(main())", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 if __name__ == "__main__":

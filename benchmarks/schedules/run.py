@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.commands import edgefit
 from toolchain import registry
 
 HERE = Path(__file__).parent
@@ -41,7 +40,7 @@ def main() -> int:
     data = thinned(
         flags.data, flags.out.absolute() / f"data-{flags.train}-{flags.val}", flags.train, flags.val
     )
-    macs = json.loads(edgefit("inspect", str(flags.model), "--json").stdout)["cost"]["macs"]
+    macs = json.loads(answer("inspect", str(flags.model), "--json"))["cost"]["macs"]
     setting = {k: getattr(flags, k) for k in ("share", "epochs", "train", "val", "batch_size")}
     results = HERE / "results.json"
     record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
@@ -79,7 +78,7 @@ def one(flags: argparse.Namespace, data: Path, budget: int, schedule: str, seed:
     words = ["compress", str(flags.model), "--data", str(data), "--budget-macs", str(budget)]
     words += ["--epochs", str(flags.epochs), "--seed", str(seed), "--schedule", schedule]
     words += ["--batch-size", str(flags.batch_size)]
-    edgefit(*words, *FIXED, "--out", str(out))
+    answer(*words, *FIXED, "--out", str(out))
     shutil.copytree(out, flags.out / f"{schedule}-{seed}", dirs_exist_ok=True)
     report = json.loads((out / "report.json").read_text())
     plan = json.loads((out / "plan.json").read_text())
@@ -98,13 +97,12 @@ def one(flags: argparse.Namespace, data: Path, budget: int, schedule: str, seed:
     }
 
 
-def edgefit(*words: str) -> subprocess.CompletedProcess[str]:
-    """`edgefit WORDS` in a process of its own; a failure ends the benchmark with what it said."""
-    program = [sys.executable, "-c", "from toolchain.cli import main; raise SystemExit(main())", *words]
-    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+def answer(*words: str) -> str:
+    """What `edgefit WORDS` printed; a failure ends the benchmark with what it said."""
+    ended = edgefit(*words)
     if ended.returncode:
         raise SystemExit(f"{' '.join(words)}: exit code {ended.returncode}\n{ended.stderr}")
-    return ended
+    return ended.stdout
 
 
 def markdown(record: dict[str, Any]) -> str:

@@ -1,15 +1,10 @@
 """Several budgets and targets in one run, through the command line: shared stages, independent results."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from interrupting import interrupted, part_of
 
 from toolchain import cli, front
 from toolchain.errors import ConversionError
@@ -146,9 +141,7 @@ def test_a_folder_that_is_not_ours_stays_as_it_is(digits, tmp_path, capfd):
 
 
 def test_interrupted_between_cases_the_finished_stand_and_the_rest_follows(digits, tmp_path, capfd):
-    model, data = digits
-    arrays, few = np.load(data), tmp_path / "few.npz"
-    np.savez(few, **{name: arrays[name][:240] for name in arrays.files})
+    model, few = part_of(digits, 240, tmp_path)
     out, work = tmp_path / "front", tmp_path / "front.work"
     words = ["compress", model, "--data", few, "--budget-macs", "4M,2M", "--epochs", "3", *QUICK]
     words = [str(w) for w in (*words, "--batch-size", "8", "--criterion", "magnitude", "--out", out)]
@@ -176,20 +169,7 @@ def test_interrupted_between_cases_the_finished_stand_and_the_rest_follows(digit
 
 def interrupted_in_the_second_case(words, out):
     """(exit code, stdout, stderr) of a run that gets a SIGINT while the second case is fine-tuned."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "toolchain.cli", *words],
-        cwd=out.parent,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    work = out.with_name(f"{out.name}.work")
+    return interrupted(
+        words, out.parent, lambda: len(list(work.glob("training-*/checkpoint.pt"))) == 2, every=0.02
     )
-    patience = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < patience:
-        if len(list(out.with_name(f"{out.name}.work").glob("training-*/checkpoint.pt"))) == 2:
-            process.send_signal(signal.SIGINT)
-            break
-        time.sleep(0.02)
-    text, progress = process.communicate(timeout=120)
-    return process.returncode, text, progress

@@ -1,32 +1,22 @@
 """Ctrl-C during fine-tuning, `--finish` with what there is, `--resume` to the end, the same command again."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from interrupting import interrupted, part_of
 
 from benchmarks.digits.network import prepare
 from toolchain import cli
 from toolchain.report.record import chosen_measurement, read_record
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 6
 
 
 @pytest.fixture(scope="module")
 def few(digits, tmp_path_factory):
     """A part of the digits: short epochs of many steps."""
-    model, data = digits
-    arrays, path = np.load(data), tmp_path_factory.mktemp("few") / "few.npz"
-    np.savez(path, **{name: arrays[name][:240] for name in arrays.files})
-    return model, path
+    return part_of(digits, 240, tmp_path_factory.mktemp("few"))
 
 
 def words(few, out, *more):
@@ -45,23 +35,8 @@ def finished_epochs(work):
 
 def interrupt_in_the_second_epoch(few, out):
     """(exit code, stdout, stderr) of a run that gets a SIGINT as soon as one epoch is kept."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "toolchain.cli", "compress", *words(few, out)],
-        cwd=out.parent,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    patience = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < patience:
-        if finished_epochs(out.with_name(f"{out.name}.work")):
-            process.send_signal(signal.SIGINT)
-            break
-        time.sleep(0.05)
-    text, progress = process.communicate(timeout=120)
-    return process.returncode, text, progress
+    work = out.with_name(f"{out.name}.work")
+    return interrupted(["compress", *words(few, out)], out.parent, lambda: finished_epochs(work), every=0.05)
 
 
 def contents(folder):

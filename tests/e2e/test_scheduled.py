@@ -2,8 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
+from interrupting import part_of
 
 from toolchain import cli
 from toolchain.load import load
@@ -14,10 +14,7 @@ from toolchain.report.record import read_record
 @pytest.fixture(scope="module")
 def few(digits, tmp_path_factory):
     """A part of the digits: short epochs."""
-    model, data = digits
-    arrays, path = np.load(data), tmp_path_factory.mktemp("few") / "few.npz"
-    np.savez(path, **{name: arrays[name][:320] for name in arrays.files})
-    return model, path
+    return part_of(digits, 320, tmp_path_factory.mktemp("few"))
 
 
 FIXED = (
