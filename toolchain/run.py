@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from toolchain.assembly import Material, build
 from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Target
 from toolchain.plain import from_plain, to_plain
+from toolchain.program.capture import fingerprint
 from toolchain.program.resize import image_size
 from toolchain.stages import Stages
 from toolchain.train.metric import Metric, Score
@@ -60,8 +61,8 @@ class Run:
         return None if self.origin is None else image_size(self.program)
 
     def once(self, name: object, make: Callable[[], T]) -> T:
-        """What `make` gives, made once for an input size and a target, whatever the budget's amount."""
-        key = (name, self.resize, self.request.target)
+        """What `make` gives, made once for a network and a target; the budget's amount has no part in it."""
+        key = (name, fingerprint(self.program), self.request.target)
         if key not in self.kept:
             self.kept[key] = make()
         found: T = self.kept[key]
