@@ -8,13 +8,16 @@ READY  := $(VENV)/.ready
 SOURCE := toolchain targets benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format clean
+.PHONY: help demo runner test test-all check lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## train a small CNN on digits, compress it to half its own latency, show the report
 	$(BIN)/python -m benchmarks.digits.demo --out demo --share $(SHARE)
+
+runner: ## build the C program that measures on a device: ARCH=x86_64, aarch64 or armv7
+	@$(MAKE) --no-print-directory -C targets/runner $(if $(ARCH),ARCH=$(ARCH)) BUILD=$(CURDIR)/build/runner
 
 test: $(READY) ## run the tests (under 10 minutes on 2 cores)
 	$(BIN)/pytest -m "not slow"
@@ -35,7 +38,7 @@ format: $(READY) ## format the code
 	$(BIN)/ruff check --fix $(SOURCE)
 
 clean: ## remove the environment, caches and the demo
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo demo.work *.egg-info
+	rm -rf $(VENV) build/runner .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo demo.work *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

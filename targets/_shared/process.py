@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,20 +27,36 @@ def converse(
     on_record: Callable[[Record], None] = lambda _: None,
     module: str = MODULE,
 ) -> tuple[Record, ...]:
-    """The records that the measuring process answered to `request`, without the final `end`.
+    """The records that the Python measuring process answered to `request`, which is sent as JSON.
+
+    Arguments, result and errors otherwise as `follow`; `module` is what runs in the process.
+    """
+    command = [sys.executable, "-P", "-m", module]
+    sent = json.dumps(request).encode()
+    return follow(command, sent=sent, silence_seconds=silence_seconds, on_record=on_record)
+
+
+def follow(
+    command: Sequence[str],
+    *,
+    silence_seconds: float,
+    sent: bytes = b"",
+    on_record: Callable[[Record], None] = lambda _: None,
+) -> tuple[Record, ...]:
+    """The records that the measuring process `command` answered, without the final `end`.
 
     Args:
-        request: sent as JSON.
+        command: the program and its arguments.
         silence_seconds: longest wait for one record; a process silent for longer is killed.
+        sent: written to its standard input.
         on_record: called for each record as it comes.
-        module: the module that runs in the process.
 
     Raises:
         DeviceError: the process failed, was killed, fell silent, or its answer is not complete.
     """
     with tempfile.TemporaryFile() as noise:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=noise,
@@ -48,7 +64,7 @@ def converse(
             start_new_session=True,
         )
         try:
-            records = _listen(process, request, silence_seconds, on_record)
+            records = _listen(process, sent, silence_seconds, on_record)
             status = process.wait(timeout=silence_seconds)
         except subprocess.TimeoutExpired as error:
             raise DeviceError("the measuring process did not end after its answer") from error
@@ -59,7 +75,7 @@ def converse(
 
 def _listen(
     process: subprocess.Popen[bytes],
-    request: Record,
+    sent: bytes,
     silence_seconds: float,
     on_record: Callable[[Record], None],
 ) -> list[Record]:
@@ -67,7 +83,7 @@ def _listen(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps(request).encode())
+        process.stdin.write(sent)
         process.stdin.close()
     except BrokenPipeError:
         pass  # It ended before reading; its exit status says why.

@@ -1,0 +1,201 @@
+#define _GNU_SOURCE
+#include "protocol.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "conditions.h"
+#include "fault.h"
+#include "json.h"
+
+enum { KEPT = 1 << 16, LEAST_ROUND = 5 };
+static const double SETTLED = 0.02;
+
+volatile sig_atomic_t stopped;
+
+static int64_t clock_ns(clockid_t clock) {
+  struct timespec time;
+  clock_gettime(clock, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+int64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+/* Timed runs of one window. At most KEPT are kept: when full, every other one goes and only each
+ * `stride`-th is added from then on, so that what is kept stays spread evenly over the window. */
+struct samples {
+  int64_t wall[KEPT], cpu[KEPT];
+  size_t kept;
+  int64_t runs, stride, least;
+};
+
+static void keep(struct samples *samples, int64_t wall, int64_t cpu) {
+  if (samples->runs == 0 || wall < samples->least) samples->least = wall;
+  if (samples->runs++ % samples->stride != 0) return;
+  if (samples->kept == KEPT) {
+    for (size_t i = 0; i < KEPT / 2; i++) {
+      samples->wall[i] = samples->wall[2 * i];
+      samples->cpu[i] = samples->cpu[2 * i];
+    }
+    samples->kept = KEPT / 2;
+    samples->stride *= 2;
+  }
+  samples->wall[samples->kept] = wall;
+  samples->cpu[samples->kept++] = cpu;
+}
+
+static int by_value(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+static int64_t median(int64_t *values, size_t count) {
+  qsort(values, count, sizeof *values, by_value);
+  return values[count / 2];
+}
+
+/* Rounds of warm-up until the median of one differs from the last one's by 2 % at most, or time is up. */
+static bool warm_up(const struct job *job, struct session *session, int64_t *runs, bool *settled) {
+  enum { ROUND = 1024 };
+  int64_t took[ROUND], last = 0, stop = now_ns() + (int64_t)(job->warmup_seconds * 1e9);
+  int round = job->warmup == 0 ? 0 : job->warmup < LEAST_ROUND ? LEAST_ROUND : job->warmup < ROUND ? job->warmup : ROUND;
+  *runs = 0;
+  *settled = false;
+  while (round > 0 && !*settled) {
+    for (int i = 0; i < round; i++) {
+      int64_t start = now_ns();
+      if (!session->runtime->run(session, (int)(*runs % job->pool))) return false;
+      int64_t end = now_ns();
+      took[i] = end - start;
+      ++*runs;
+      if (stopped || end > stop) return true;
+    }
+    int64_t middle = median(took, (size_t)round);
+    *settled = last > 0 && fabs((double)(middle - last)) <= SETTLED * (double)last;
+    last = middle;
+  }
+  return true;
+}
+
+/* Waits until `due`; a run that cannot start in time starts at once and is counted as late. */
+static void wait_for(int64_t due, int64_t *late) {
+  if (now_ns() > due) {
+    ++*late;
+    return;
+  }
+  struct timespec time = {.tv_sec = (time_t)(due / 1000000000), .tv_nsec = (long)(due % 1000000000)};
+  while (!stopped && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR) continue;
+}
+
+/* Timed runs of one window: at least `least`, until `seconds` are over or `most` are done. */
+static bool timed(const struct job *job, struct session *session, struct samples *samples, int64_t *late) {
+  clockid_t cpu_clock = job->threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID;
+  int64_t begin = now_ns(), stop = begin + (int64_t)(job->seconds * 1e9);
+  samples->kept = 0;
+  samples->runs = 0;
+  samples->stride = 1;
+  samples->least = 0;
+  *late = 0;
+  for (int64_t k = 0; !stopped; k++) {
+    if (job->cadence_hz > 0) wait_for(begin + (int64_t)((double)k / job->cadence_hz * 1e9), late);
+    int64_t cpu = clock_ns(cpu_clock);
+    int64_t start = now_ns();
+    bool ran = session->runtime->run(session, (int)(k % job->pool));
+    int64_t end = now_ns();
+    if (!ran) return false;
+    keep(samples, end - start, clock_ns(cpu_clock) - cpu);
+    if ((job->most > 0 && k + 1 >= job->most) || (end > stop && k + 1 >= job->least)) break;
+  }
+  return true;
+}
+
+/* What a trial's record says besides its samples. */
+struct told {
+  int trial, model, window;
+  int64_t load_ns, first_ns, warmup, late;
+  bool settled;
+  const char *version;
+};
+
+static bool write_record(FILE *out, const struct told *told, const struct samples *samples, int core) {
+  bool first = false;
+  fputs("{\"type\":\"trial\"", out);
+  json_count_member(out, &first, "trial", told->trial);
+  json_count_member(out, &first, "model", told->model);
+  json_count_member(out, &first, "window", told->window);
+  if (told->window == 0) {
+    json_count_member(out, &first, "load_ns", told->load_ns);
+    json_count_member(out, &first, "first_ns", told->first_ns);
+    json_count_member(out, &first, "warmup", told->warmup);
+    json_key(out, &first, "settled");
+    fputs(told->settled ? "true" : "false", out);
+  }
+  json_text_member(out, &first, "version", told->version);
+  json_count_member(out, &first, "runs", samples->runs);
+  json_count_member(out, &first, "stride", samples->stride);
+  json_count_member(out, &first, "late", told->late);
+  json_count_member(out, &first, "min_ns", samples->least);
+  json_number_member(out, &first, "celsius", conditions_celsius());
+  json_number_member(out, &first, "mhz", conditions_mhz(core));
+  json_counts_member(out, &first, "wall_ns", samples->wall, samples->kept);
+  json_counts_member(out, &first, "cpu_ns", samples->cpu, samples->kept);
+  fputs("}\n", out);
+  return (fflush(out) == 0 && !ferror(out)) || fault(STATUS_OUTPUT, "cannot write samples: %s", strerror(errno));
+}
+
+static bool windows(const struct job *job, struct session *session, struct told *told, FILE *out, int *written) {
+  static struct samples samples; /* a megabyte: not for the stack */
+  for (told->window = 0; told->window < job->windows; told->window++) {
+    if (!timed(job, session, &samples, &told->late) || stopped) return false;
+    if (!write_record(out, told, &samples, job->core)) return false;
+    ++*written;
+  }
+  return true;
+}
+
+bool protocol_trial(const struct job *job, int model, int trial, const struct runtime *runtime, const char *version,
+                    FILE *out, int *written) {
+  struct session session = {.runtime = runtime};
+  struct told told = {.trial = trial, .model = model, .version = version};
+  int64_t start = now_ns();
+  bool well = runtime->open(&session, job->model[model].path, job->threads, job->pool);
+  told.load_ns = now_ns() - start;
+  if (well) session_fill(&session, job->pool, (uint64_t)job->seed * 1000003u + (uint64_t)trial);
+  if (well && job->inputs != NULL) well = session_read_inputs(&session, job->inputs);
+  if (well) {
+    start = now_ns();
+    well = runtime->run(&session, 0);
+    told.first_ns = now_ns() - start;
+  }
+  if (well && job->outputs != NULL) well = session_write_outputs(&session, job->outputs);
+  well = well && !stopped && warm_up(job, &session, &told.warmup, &told.settled) && !stopped;
+  well = well && windows(job, &session, &told, out, written);
+  runtime->close(&session);
+  return well;
+}
+
+void protocol_order(int models, int trial, int order[JOB_MODELS]) {
+  for (int k = 0; k < models; k++) {
+    int place = trial % 2 ? models - 1 - k : k;
+    order[place] = (trial / 2 + k) % models;
+  }
+}
+
+static bool nothing(struct session *session, int set) {
+  (void)session;
+  (void)set;
+  return true;
+}
+
+int64_t protocol_overhead_ns(void) {
+  static struct samples samples;
+  const struct runtime idle = {.name = "nothing", .run = nothing};
+  struct session session = {.runtime = &idle};
+  struct job job = {.threads = 1, .least = 1, .most = 20000, .seconds = 10, .pool = 4};
+  int64_t late;
+  timed(&job, &session, &samples, &late);
+  return samples.kept == 0 ? 0 : median(samples.wall, samples.kept);
+}

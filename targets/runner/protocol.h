@@ -1,0 +1,29 @@
+/* How a model is measured: fresh session, first inference, warm-up until it settles, timed runs. */
+#ifndef EDGEFIT_PROTOCOL_H
+#define EDGEFIT_PROTOCOL_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "job.h"
+#include "session.h"
+
+/* Set by a signal: the runner ends after the inference that is under way. */
+extern volatile sig_atomic_t stopped;
+
+/* Nanoseconds of a clock that only goes forward. */
+int64_t now_ns(void);
+
+/* One trial of one model; writes one record for each window. `written` counts them. False after a fault or stop. */
+bool protocol_trial(const struct job *job, int model, int trial, const struct runtime *runtime, const char *version,
+                    FILE *out, int *written);
+
+/* In which order trial number `trial` runs the models: rotated by one each time, every other reversed. */
+void protocol_order(int models, int trial, int order[JOB_MODELS]);
+
+/* Median nanoseconds that the timed loop sees where an inference does nothing: what it adds to each run. */
+int64_t protocol_overhead_ns(void);
+
+#endif

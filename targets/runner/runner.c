@@ -1,0 +1,291 @@
+/* edgefit-runner: measures model files on the device that it runs on, as a job file says.
+ *
+ *   edgefit-runner JOB [--out DIR]   records to standard output, or to DIR/samples.ndjson and DIR/result.json
+ *   edgefit-runner --self-test [JOB] checks the runner, and with a job its libraries and models
+ *   edgefit-runner --conditions      what the device is and the state it is in, as JSON
+ *   edgefit-runner --version
+ *
+ * docs/runner.md describes job, records and exit statuses. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "conditions.h"
+#include "digest.h"
+#include "fault.h"
+#include "job.h"
+#include "json.h"
+#include "protocol.h"
+#include "session.h"
+
+#ifndef EDGEFIT_RUNNER_VERSION
+#define EDGEFIT_RUNNER_VERSION "unknown"
+#endif
+
+static const struct runtime *const RUNTIMES[] = {&ONNXRUNTIME, &LITERT};
+
+/* The runtime of each library of the job, and the version it gave. */
+static const struct runtime *loaded[JOB_LIBRARIES];
+static const char *versions[JOB_LIBRARIES];
+
+static void on_signal(int number) {
+  /* A second signal ends the process at once: the handler is for one. */
+  stopped = number;
+}
+
+static void listen_to_signals(void) {
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGHUP, &action, NULL);
+  signal(SIGPIPE, SIG_IGN); /* a reader that is gone is an error of writing */
+}
+
+static bool load_libraries(const struct job *job) {
+  for (int i = 0; i < job->libraries; i++) {
+    for (size_t k = 0; k < sizeof RUNTIMES / sizeof *RUNTIMES; k++) {
+      if (strcmp(job->library[i].runtime, RUNTIMES[k]->name) == 0) loaded[i] = RUNTIMES[k];
+    }
+    if (loaded[i] == NULL) return fault(STATUS_JOB, "job: unknown runtime '%s'", job->library[i].runtime);
+    if (!loaded[i]->load(&job->library[i], &versions[i])) return false;
+  }
+  return true;
+}
+
+/* Which of the job's libraries runs a model; -1 after a fault. */
+static int library_for(const struct job *job, int model) {
+  for (int i = 0; i < job->libraries; i++) {
+    if (strcmp(job->library[i].runtime, job->model[model].runtime) == 0) return i;
+  }
+  fault(STATUS_JOB, "job: no library for runtime '%s'", job->model[model].runtime);
+  return -1;
+}
+
+static bool check_models(const struct job *job) {
+  for (int i = 0; i < job->models; i++) {
+    const struct job_model *model = &job->model[i];
+    char hex[DIGEST_TEXT];
+    if (library_for(job, i) < 0) return false;
+    if (!digest_of_file(model->path, hex)) return fault(STATUS_MODEL, "cannot read %s: %s", model->path, strerror(errno));
+    if (model->sha256 != NULL && strcmp(hex, model->sha256) != 0) {
+      return fault(STATUS_MODEL, "%s is not the file that was sent: its hash differs", model->path);
+    }
+  }
+  return true;
+}
+
+/* Keeps a one-thread measurement on one core: the one asked for, or the last (the first serves interrupts). */
+static bool pin(struct job *job) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return true;
+  int last = 0;
+  for (int core = 0; core < CPU_SETSIZE; core++) {
+    if (CPU_ISSET(core, &allowed)) last = core;
+  }
+  int wanted = job->core < 0 ? last : job->core;
+  if (job->threads == 1) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(wanted, &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) return fault(STATUS_JOB, "job: core %d cannot be used", wanted);
+  }
+  job->core = wanted;
+  return true;
+}
+
+/* Waits until the device is cool enough, and refuses one whose battery is low. No sensor: no gate. */
+static bool pass_gates(const struct job *job) {
+  double battery = conditions_battery();
+  if (job->min_battery > 0 && battery < job->min_battery) {
+    return fault(STATUS_CONDITION, "the battery has %.0f %%, %.0f %% are asked for", battery, job->min_battery);
+  }
+  if (job->max_celsius <= 0) return true;
+  int64_t stop = now_ns() + (int64_t)(job->cool_seconds * 1e9);
+  while (conditions_celsius() > job->max_celsius && !stopped) {
+    if (now_ns() > stop) {
+      return fault(STATUS_CONDITION, "still %.1f degrees after %.0f s, %.1f are allowed", conditions_celsius(),
+                   job->cool_seconds, job->max_celsius);
+    }
+    nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+  }
+  return true;
+}
+
+static void write_begin(FILE *out, const struct job *job) {
+  bool first = false;
+  fputs("{\"type\":\"begin\",\"schema\":\"edgefit.samples/1\"", out);
+  json_text_member(out, &first, "runner", EDGEFIT_RUNNER_VERSION);
+  json_count_member(out, &first, "pid", getpid());
+  json_key(out, &first, "libraries");
+  fputc('{', out);
+  bool none = true;
+  for (int i = 0; i < job->libraries; i++) json_text_member(out, &none, job->library[i].runtime, versions[i]);
+  fputs("},\"conditions\":", out);
+  conditions_write(out, job->core);
+  fputs("}\n", out);
+  fflush(out);
+}
+
+static void write_end(FILE *out, const struct job *job, int records) {
+  fprintf(out, "{\"type\":\"end\",\"records\":%d,\"conditions\":", records);
+  conditions_write(out, job->core);
+  fputs("}\n", out);
+}
+
+static bool measure(struct job *job, FILE *out, int *records) {
+  if (!pin(job) || !load_libraries(job) || !check_models(job) || !pass_gates(job)) return false;
+  write_begin(out, job);
+  for (int trial = 0; trial < job->trials; trial++) {
+    int order[JOB_MODELS];
+    protocol_order(job->models, trial, order);
+    for (int k = 0; k < job->models; k++) {
+      int library = library_for(job, order[k]);
+      if (stopped) return false;
+      if (!protocol_trial(job, order[k], trial, loaded[library], versions[library], out, records)) return false;
+    }
+  }
+  write_end(out, job, *records);
+  return (fflush(out) == 0 && !ferror(out)) || fault(STATUS_OUTPUT, "cannot write samples: %s", strerror(errno));
+}
+
+static int exit_status(bool well) { return stopped ? 128 + stopped : well ? STATUS_DONE : (int)fault_status(); }
+
+/* Why a measurement is not complete, as the last record. */
+static void write_error(FILE *out, bool well) {
+  if (well) return;
+  bool first = false;
+  fputs("{\"type\":\"error\"", out);
+  json_text_member(out, &first, "message", stopped ? "interrupted" : fault_text());
+  json_count_member(out, &first, "status", exit_status(well));
+  fputs("}\n", out);
+  fflush(out);
+}
+
+/* result.json appears whole or not at all, after everything else is on the disk. */
+static bool write_result(const char *folder, bool well, int records, double seconds) {
+  char partial[4096], final[4096];
+  snprintf(partial, sizeof partial, "%s/.result.json.partial", folder);
+  snprintf(final, sizeof final, "%s/result.json", folder);
+  FILE *out = fopen(partial, "w");
+  if (out == NULL) return fault(STATUS_OUTPUT, "cannot write %s: %s", partial, strerror(errno));
+  bool first = false;
+  fputs("{\"schema\":\"edgefit.result/1\"", out);
+  json_text_member(out, &first, "status", stopped ? "interrupted" : well ? "complete" : "failed");
+  json_count_member(out, &first, "exit_code", exit_status(well));
+  json_text_member(out, &first, "error", well ? NULL : stopped ? "interrupted" : fault_text());
+  json_count_member(out, &first, "records", records);
+  json_number_member(out, &first, "seconds", seconds);
+  fputs("}\n", out);
+  bool whole = fflush(out) == 0 && fsync(fileno(out)) == 0;
+  whole = fclose(out) == 0 && whole && rename(partial, final) == 0;
+  return whole || fault(STATUS_OUTPUT, "cannot write %s: %s", final, strerror(errno));
+}
+
+/* Where records go: DIR/samples.ndjson, or standard output, which libraries then no longer reach. */
+static FILE *open_records(const char *folder) {
+  if (folder == NULL) {
+    FILE *out = fdopen(dup(STDOUT_FILENO), "w");
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    return out;
+  }
+  char path[4096];
+  snprintf(path, sizeof path, "%s/samples.ndjson", folder);
+  FILE *out = fopen(path, "a"); /* not emptied before it is known that nobody else writes it */
+  if (out == NULL) {
+    fault(STATUS_OUTPUT, "cannot write %s: %s", path, strerror(errno));
+    return NULL;
+  }
+  if (flock(fileno(out), LOCK_EX | LOCK_NB) != 0) {
+    fault(STATUS_CONDITION, "another measurement is running in %s", folder);
+    fclose(out);
+    return NULL;
+  }
+  snprintf(path, sizeof path, "%s/result.json", folder);
+  unlink(path); /* an earlier result is not this one's */
+  if (ftruncate(fileno(out), 0) != 0) fault(STATUS_OUTPUT, "cannot empty the samples in %s: %s", folder, strerror(errno));
+  return out;
+}
+
+static int run_job(const char *path, const char *folder) {
+  struct job job;
+  int records = 0;
+  int64_t start = now_ns();
+  FILE *out = open_records(folder);
+  bool well = out != NULL && job_read(path, &job) && measure(&job, out, &records);
+  if (out != NULL) {
+    write_error(out, well);
+    bool whole = fflush(out) == 0 && (folder == NULL || fsync(fileno(out)) == 0);
+    if (!whole) well = fault(STATUS_OUTPUT, "cannot write samples: %s", strerror(errno));
+    if (folder != NULL) well = write_result(folder, well, records, (double)(now_ns() - start) / 1e9) && well;
+    fclose(out);
+  }
+  if (!well) fprintf(stderr, "error: %s\n", stopped ? "interrupted" : fault_text());
+  return exit_status(well);
+}
+
+/* Every library of the job is loaded, every model opened and run once. */
+static bool try_job(const char *path) {
+  struct job job;
+  if (!job_read(path, &job) || !load_libraries(&job) || !check_models(&job)) return false;
+  for (int i = 0; i < job.models; i++) {
+    struct session session = {.runtime = loaded[library_for(&job, i)]};
+    bool well = session.runtime->open(&session, job.model[i].path, job.threads, 1);
+    if (well) session_fill(&session, 1, (uint64_t)job.seed);
+    well = well && session.runtime->run(&session, 0);
+    session.runtime->close(&session);
+    if (!well) return false;
+  }
+  return true;
+}
+
+static int self_test(const char *path) {
+  char hex[DIGEST_TEXT];
+  digest_of_bytes("abc", 3, hex); /* FIPS 180-4, example 1 */
+  bool digest = strcmp(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad") == 0;
+  int64_t before = now_ns(), after = before;
+  for (int i = 0; i < 1000000 && after == before; i++) after = now_ns();
+  bool job = path == NULL || try_job(path), well = digest && after > before && job, first = true;
+  if (!digest) fault(STATUS_JOB, "self-test: SHA-256 is wrong on this machine");
+  if (after <= before) fault(STATUS_JOB, "self-test: the clock does not move");
+  fputc('{', stdout);
+  json_text_member(stdout, &first, "schema", "edgefit.selftest/1");
+  json_text_member(stdout, &first, "runner", EDGEFIT_RUNNER_VERSION);
+  json_text_member(stdout, &first, "status", well ? "passed" : "failed");
+  json_text_member(stdout, &first, "error", well ? NULL : fault_text());
+  json_count_member(stdout, &first, "clock_step_ns", after - before);
+  json_count_member(stdout, &first, "overhead_ns", protocol_overhead_ns());
+  fputs("}\n", stdout);
+  if (!well) fprintf(stderr, "error: %s\n", fault_text());
+  return well ? STATUS_DONE : (int)fault_status();
+}
+
+static const char USAGE[] =
+    "usage: edgefit-runner JOB [--out DIR]\n"
+    "       edgefit-runner --self-test [JOB]\n"
+    "       edgefit-runner --conditions\n"
+    "       edgefit-runner --version\n";
+
+int main(int count, char **words) {
+  listen_to_signals();
+  if (count == 2 && strcmp(words[1], "--version") == 0) {
+    puts("edgefit-runner " EDGEFIT_RUNNER_VERSION);
+    return STATUS_DONE;
+  }
+  if (count == 2 && strcmp(words[1], "--conditions") == 0) {
+    conditions_write(stdout, 0);
+    putchar('\n');
+    return STATUS_DONE;
+  }
+  if (count >= 2 && count <= 3 && strcmp(words[1], "--self-test") == 0) return self_test(count == 3 ? words[2] : NULL);
+  if (count == 2 && words[1][0] != '-') return run_job(words[1], NULL);
+  if (count == 4 && words[1][0] != '-' && strcmp(words[2], "--out") == 0) return run_job(words[1], words[3]);
+  fputs(USAGE, stderr);
+  return STATUS_JOB;
+}

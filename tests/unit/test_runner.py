@@ -1,0 +1,337 @@
+"""The C runner: what it measures is what was asked, what it cannot do is one line and its exit status."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets._shared import runner, worker
+from targets._shared.runner import Job, Model
+from tests.runners import binary, job_for, library, records, small_onnx, small_tflite, start
+from toolchain.errors import DeviceError
+
+BOTH = pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+
+
+def small(runtime: str, folder: Path) -> Path:
+    return small_onnx(folder / "a.onnx") if runtime == "onnxruntime" else small_tflite(folder / "a.tflite")
+
+
+def trials(text: str) -> list:
+    return [record for record in records(text) if record["type"] == "trial"]
+
+
+def test_its_version_is_the_hash_of_its_sources() -> None:
+    said = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    assert said == f"edgefit-runner {runner.version()}\n"
+
+
+@pytest.mark.parametrize("arch", runner.ARCHITECTURES)
+def test_it_builds_for_every_architecture(arch: str) -> None:
+    header = binary(arch).read_bytes()[:20]
+    machine = {"x86_64": 62, "aarch64": 183, "armv7": 40}[arch]  # ELF e_machine
+    assert header[:4] == b"\x7fELF"
+    assert int.from_bytes(header[18:20], "little") == machine
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEFIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name: None if name != "make" else "make")
+    with pytest.raises(DeviceError, match="there is no") as caught:
+        runner.runner("aarch64")
+    assert caught.value.hint.startswith("apt-get install gcc")
+    with pytest.raises(DeviceError, match="no runner for mips"):
+        runner.runner("mips")
+    assert list(tmp_path.glob("runner/*")) == []
+
+
+@BOTH
+def test_the_self_test_loads_the_library_and_runs_the_model(runtime: str, tmp_path: Path) -> None:
+    (tmp_path / "job").write_text(job_for(runtime, small(runtime, tmp_path)).text())
+    done = subprocess.run(
+        [binary(), "--self-test", tmp_path / "job"], capture_output=True, text=True, check=False
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, found["status"], found["error"]) == (0, "passed", None)
+    assert 0 < found["overhead_ns"] < 5000
+    (tmp_path / "job").write_text(job_for(runtime, tmp_path / "gone").text())
+    done = subprocess.run(
+        [binary(), "--self-test", tmp_path / "job"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "failed"
+
+
+@BOTH
+def test_outputs_are_those_of_python_bit_for_bit(runtime: str, tmp_path: Path) -> None:
+    model = small(runtime, tmp_path)
+    rng = np.random.default_rng(0)
+    if runtime == "onnxruntime":
+        import onnxruntime
+
+        x = rng.standard_normal((1, 3, 8, 8), dtype=np.float32)
+        (expected,) = onnxruntime.InferenceSession(str(model)).run(None, {"x": x})
+    else:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(model), num_threads=1)
+        interpreter.allocate_tensors()
+        (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+        x = rng.standard_normal(source["shape"], dtype=np.float32)
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        expected = interpreter.get_tensor(result["index"])
+    x.tofile(tmp_path / "x")
+    job = job_for(runtime, model, inputs=str(tmp_path / "x"), outputs=str(tmp_path / "y"))
+    assert start(job, tmp_path).returncode == 0
+    assert np.array_equal(np.fromfile(tmp_path / "y", np.float32), expected.ravel())
+
+
+@pytest.mark.parametrize(
+    "elements", ["FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT64", "BOOL"]
+)
+def test_inputs_of_every_type_are_made(elements: str, tmp_path: Path) -> None:
+    model = small_onnx(tmp_path / "a.onnx", elements=elements)
+    done = start(job_for("onnxruntime", model, outputs=str(tmp_path / "y")), tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = np.fromfile(tmp_path / "y", np.float32)
+    assert result.size == 4 * 6 * 6
+    assert np.isfinite(result).all()
+    assert result.max() > 0
+
+
+def test_a_complete_answer_has_conditions_and_every_trial(tmp_path: Path) -> None:
+    model = small_onnx(tmp_path / "a.onnx")
+    begin, *middle, end = records(start(job_for("onnxruntime", model, trials=3), tmp_path).stdout)
+    assert (begin["type"], end["type"], end["records"]) == ("begin", "end", 3)
+    assert begin["libraries"] == {"onnxruntime": library("onnxruntime").version}
+    for conditions in (begin["conditions"], end["conditions"]):
+        assert conditions["machine"] == os.uname().machine
+        assert conditions["affinity"] == [max(os.sched_getaffinity(0))]
+        assert {"governor", "frequency_mhz", "temperatures", "battery_percent", "charging"} <= set(conditions)
+    for number, record in enumerate(middle):
+        assert (record["trial"], record["model"], record["window"]) == (number, 0, 0)
+        assert record["runs"] == len(record["wall_ns"]) == len(record["cpu_ns"]) == 5
+        assert record["min_ns"] == min(record["wall_ns"]) > 0
+        assert record["load_ns"] > 0 < record["first_ns"]
+
+
+def test_trials_of_several_models_take_turns_as_in_python(tmp_path: Path) -> None:
+    paths = [
+        small_onnx(tmp_path / "a.onnx"),
+        small_onnx(tmp_path / "b.onnx"),
+        small_tflite(tmp_path / "c.tflite"),
+    ]
+    models = tuple(
+        Model(runtime="litert" if p.suffix == ".tflite" else "onnxruntime", path=str(p)) for p in paths
+    )
+    both = (library("onnxruntime"), library("litert"))
+    job = Job(libraries=both, models=models, trials=4, most=3, least=1, warmup=0)
+    found = [(r["trial"], r["model"]) for r in trials(start(job, tmp_path).stdout)]
+    assert found == [(t, m) for t in range(4) for m in worker.order(3, t)]
+
+
+def test_a_window_has_its_runs_and_its_time(tmp_path: Path) -> None:
+    model = small_onnx(tmp_path / "a.onnx")
+    by_runs = job_for("onnxruntime", model, least=40, most=0, seconds=0.0)
+    (record,) = trials(start(by_runs, tmp_path).stdout)
+    assert record["runs"] == 40
+    by_time = job_for("onnxruntime", model, least=1, most=0, seconds=0.2, windows=3)
+    found = trials(start(by_time, tmp_path).stdout)
+    assert [r["window"] for r in found] == [0, 1, 2]
+    assert all(sum(r["wall_ns"]) * r["stride"] < 0.4e9 and r["runs"] > 40 for r in found)
+    assert "load_ns" in found[0]
+    assert "load_ns" not in found[1]
+
+
+def test_many_runs_are_kept_evenly_and_counted_all(tmp_path: Path) -> None:
+    """More than 65,536 runs: every other sample goes, and the record says so."""
+    model = small_onnx(tmp_path / "a.onnx", width=1)
+    job = job_for("onnxruntime", model, least=70000, most=70000, seconds=60.0)
+    (record,) = trials(start(job, tmp_path).stdout)
+    assert (record["runs"], record["stride"], len(record["wall_ns"])) == (70000, 2, 35000)
+    assert record["min_ns"] <= min(record["wall_ns"])
+
+
+def test_a_cadence_is_kept(tmp_path: Path) -> None:
+    model = small_onnx(tmp_path / "a.onnx")
+    before = time.monotonic()
+    (record,) = trials(
+        start(job_for("onnxruntime", model, least=10, most=10, cadence_hz=20.0), tmp_path).stdout
+    )
+    assert time.monotonic() - before > 9 / 20
+    assert record["runs"] == 10
+    assert 0 <= record["late"] <= 10
+
+
+def test_warm_up_ends_when_the_median_settles_or_time_is_up(tmp_path: Path) -> None:
+    model = small_onnx(tmp_path / "a.onnx")
+    (record,) = trials(start(job_for("onnxruntime", model, warmup=50, warmup_seconds=20.0), tmp_path).stdout)
+    assert record["settled"]
+    assert record["warmup"] % 50 == 0
+    assert record["warmup"] >= 100
+    (record,) = trials(start(job_for("onnxruntime", model, warmup=0), tmp_path).stdout)
+    assert (record["warmup"], record["settled"]) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is not a job file"),
+        ("edgefit.job/2\n", "does not begin with edgefit.job/1"),
+        ("edgefit.job/1\n", "no model"),
+        ("edgefit.job/1\nspeed 3\n", "unknown key 'speed'"),
+        ("edgefit.job/1\ntrials\n", "'trials' has no value"),
+        ("edgefit.job/1\ntrials 0\n", "'0' is not a value of trials"),
+        ("edgefit.job/1\ntrials 3x\n", "'3x' is not a value of trials"),
+        ("edgefit.job/1\nseconds nan\n", "'nan' is not a value of seconds"),
+        ("edgefit.job/1\npool 17\nmodel litert - /m\n", "pool may be 16 at most"),
+        ("edgefit.job/1\nmodel litert -\n", "a model needs"),
+        ("edgefit.job/1\nmodel litert - /m\n", "no library for runtime 'litert'"),
+        ("edgefit.job/1\nlibrary tensorrt - - /x\nmodel tensorrt - /m\n", "unknown runtime 'tensorrt'"),
+    ],
+)
+def test_an_unusable_job_is_one_line(text: str, expected: str, tmp_path: Path) -> None:
+    done = start(text, tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@BOTH
+def test_a_library_that_is_not_the_right_one_is_refused(runtime: str, tmp_path: Path) -> None:
+    model, right = small(runtime, tmp_path), library(runtime)
+    other = library("litert" if runtime == "onnxruntime" else "onnxruntime")
+    (tmp_path / "text.so").write_text("not a library")
+    cases = [
+        (replace(right, path="/nowhere/lib.so"), "no .* library at /nowhere/lib.so"),
+        (replace(right, sha256="0" * 64), "is not the library of"),
+        (replace(right, path=other.path, sha256="-", version="-"), "has no|C API"),
+        (replace(right, path=str(tmp_path / "text.so"), sha256="-"), "cannot load"),
+    ]
+    if runtime == "onnxruntime":
+        cases.append((replace(right, version="1.2.3"), "is onnxruntime .*, not 1.2.3"))
+    for wrong, expected in cases:
+        done = start(replace(job_for(runtime, model), libraries=(wrong,)), tmp_path)
+        assert done.returncode == 3
+        assert re_found(expected, done.stderr)
+
+
+def re_found(pattern: str, text: str) -> bool:
+    import re
+
+    return re.search(pattern, text) is not None
+
+
+@BOTH
+@pytest.mark.parametrize("content", [b"", b"not a model at all", bytes(range(256)) * 40])
+def test_a_corrupt_model_is_one_line(runtime: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(content)
+    done = start(job_for(runtime, tmp_path / "bad"), tmp_path)
+    assert done.returncode == 4
+    last = records(done.stdout)[-1]
+    assert last["type"] == "error"
+    assert str(tmp_path / "bad") in last["message"]
+
+
+def test_a_model_that_changed_on_the_way_is_refused(tmp_path: Path) -> None:
+    path = small_onnx(tmp_path / "a.onnx")
+    job = job_for("onnxruntime", path)
+    job = replace(job, models=(replace(job.models[0], sha256="0" * 64),))
+    done = start(job, tmp_path)
+    assert done.returncode == 4
+    assert "its hash differs" in done.stderr
+
+
+def test_inputs_of_another_size_are_refused(tmp_path: Path) -> None:
+    path = small_onnx(tmp_path / "a.onnx")
+    (tmp_path / "x").write_bytes(bytes(10))
+    done = start(job_for("onnxruntime", path, inputs=str(tmp_path / "x")), tmp_path)
+    assert done.returncode == 2
+    assert "does not hold one set of the model's inputs" in done.stderr
+
+
+def test_a_full_disk_is_an_error_not_a_result(tmp_path: Path) -> None:
+    path = small_onnx(tmp_path / "a.onnx")
+    (tmp_path / "job").write_text(job_for("onnxruntime", path).text())
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [binary(), tmp_path / "job"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 5
+    assert "cannot write samples: No space left on device" in done.stderr
+    assert start(job_for("onnxruntime", path), tmp_path, "--out", "/nowhere").returncode == 5
+
+
+def test_results_appear_whole_beside_their_samples(tmp_path: Path) -> None:
+    job = job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"), trials=2)
+    done = start(job, tmp_path, "--out", str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["schema"] == "edgefit.result/1"
+    assert (result["status"], result["exit_code"], result["records"]) == ("complete", 0, 2)
+    assert len(trials((tmp_path / "samples.ndjson").read_text())) == 2
+    failed = start(job_for("onnxruntime", tmp_path / "gone"), tmp_path, "--out", str(tmp_path))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert failed.returncode == result["exit_code"] == 4
+    assert (result["status"], result["records"]) == ("failed", 0)
+    assert "cannot read" in result["error"]
+    assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_cleanly_and_two_at_once_are_refused(number: signal.Signals, tmp_path: Path) -> None:
+    job = job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"), trials=100000, most=0, seconds=0.05)
+    (tmp_path / "job").write_text(job.text())
+    command = [binary(), tmp_path / "job", "--out", tmp_path]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    samples = tmp_path / "samples.ndjson"
+    wait_until(lambda: samples.exists() and samples.read_text().count("\n") > 2)
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 6
+    assert "another measurement is running" in second.stderr
+    first.send_signal(number)
+    assert first.wait(timeout=30) == 128 + number
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["status"], result["exit_code"]) == ("interrupted", 128 + number)
+    lines = records(samples.read_text())
+    assert lines[-1]["type"] == "error"
+    assert len(lines) == result["records"] + 2
+
+
+def wait_until(true) -> None:
+    stop = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < stop
+        time.sleep(0.02)
+
+
+def test_a_core_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = start(job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"), core=1000), tmp_path)
+    assert done.returncode == 2
+    assert "core 1000 cannot be used" in done.stderr
+
+
+def test_a_path_with_a_line_break_is_refused() -> None:
+    with pytest.raises(DeviceError, match="line break"):
+        Job(libraries=(), models=(Model(runtime="litert", path="/a\nb"),)).text()
+
+
+def test_names_of_any_kind_arrive_as_valid_json(tmp_path: Path) -> None:
+    strange = tmp_path / 'a "b" \\ ü \udcff.onnx'
+    done = start(job_for("onnxruntime", strange).text().replace("\udcff", "\x7f"), tmp_path)
+    assert done.returncode == 4
+    assert 'a "b" \\ ü' in records(done.stdout)[-1]["message"]
+
+
+def test_without_arguments_it_says_how_it_is_used() -> None:
+    done = subprocess.run([binary()], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: edgefit-runner JOB")
