@@ -30,9 +30,9 @@ from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
-from toolchain.resources import planned_latency
 from toolchain.run import Run
 from toolchain.sizing import at_size, smaller_runs
+from toolchain.timing import planned_latency
 from toolchain.values import Artifact
 
 

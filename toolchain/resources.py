@@ -14,19 +14,16 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from toolchain.baseline import Baseline
-from toolchain.latency.filling import build_table
 from toolchain.latency.foretold import ForetoldLayers
 from toolchain.latency.moving import movers
-from toolchain.latency.predict import LatencyModel, calibrated, sizes
-from toolchain.latency.table import Axes, Sizes, grid
-from toolchain.latency.timings import cache_folder
+from toolchain.latency.predict import LatencyModel, Whole, fitted, sizes
+from toolchain.latency.table import LatencyTable, Sizes
 from toolchain.program.blocks import blocks
 from toolchain.program.channels import widths
 from toolchain.program.cost import RESOURCES, CostModel, layers, volumes
 from toolchain.program.widths import Widths
 from toolchain.prune.plan import Counts, Term
-from toolchain.run import Combination, Run
+from toolchain.run import Run
 from toolchain.values import Block, Cost, Layer
 
 Resource = Literal["macs", "params", "neurons"]
@@ -117,10 +114,14 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedLatency:
-    """A latency model as a function of kept counts and dropped blocks."""
+    """A latency model as a function of kept counts and dropped blocks.
+
+    `known` are the counts of measured networks and their milliseconds, the original first.
+    """
 
     model: LatencyModel | ForetoldLayers
     shape: Shape
+    known: tuple[tuple[Counts, float], ...] = ()
 
     def ms_of_counts(self, counts: Counts) -> float:
         """Predicted milliseconds. What no layer explains shrinks with the number of layers left."""
@@ -156,12 +157,44 @@ class PlannedLatency:
         )
 
     def corrected(self, counts: Counts, measured_ms: float) -> PlannedLatency:
-        """Scaled so that it gives `measured_ms` at `counts`."""
-        ratio = measured_ms / self.ms_of_counts(counts)
-        model = replace(
-            self.model, factor=self.model.factor * ratio, measurements=self.model.measurements + 1
+        """What it becomes once the network of `counts` took `measured_ms`, which it then predicts.
+
+        A model of layer timings is fitted to all networks known, a calibrated one is scaled.
+        """
+        known = (*self.known, (counts, measured_ms))
+        model = self.model
+        if isinstance(model, ForetoldLayers):
+            factor = model.factor * measured_ms / self.ms_of_counts(counts)
+            return replace(self, model=replace(model, factor=factor), known=known)
+        return replace(self, model=fitted(model.table, [self._whole(*one) for one in known]), known=known)
+
+    def _whole(self, counts: Counts, measured_ms: float) -> Whole:
+        """A measured network as the fit sees it; needs a model of layer timings."""
+        assert isinstance(self.model, LatencyModel)
+        bare = replace(self, model=LatencyModel(table=self.model.table, kernel=1, calls_ms=0, moving_ms=0))
+        left = sum(float(self.shape.alive(layer.weight, counts)) for layer in self.shape.layers)
+        sizes_ = dict(zip(self.shape.costs.names, self.shape.costs.sizes, strict=True))
+        volumes_ = [
+            sum(float(_moving(moved, sizes_, 1.0, at)) for moved in self.shape.moved) for at in (counts, {})
+        ]
+        return Whole(
+            kernels_ms=bare.ms_of_counts(counts),
+            layers=left,
+            moved=volumes_[0] / volumes_[1] if volumes_[1] else 0.0,
+            measured_ms=measured_ms,
         )
-        return PlannedLatency(model=model, shape=self.shape)
+
+
+def latency_of(table: LatencyTable, shape: Shape, known: Sequence[tuple[Counts, float]]) -> PlannedLatency:
+    """The latency of a network by its layers' timings and measured networks, the original first.
+
+    Raises:
+        InputError: no network, or a time that is not positive.
+    """
+    found = PlannedLatency(
+        model=LatencyModel(table=table, kernel=1.0, calls_ms=0.0, moving_ms=0.0), shape=shape
+    )
+    return replace(found, model=fitted(table, [found._whole(*one) for one in known]), known=tuple(known))
 
 
 def shape_of(run: Run) -> Shape:
@@ -185,44 +218,6 @@ def shape_of(run: Run) -> Shape:
         costs=CostModel.of_program(program, run.channels),
         moved=_moved(run, found),
     )
-
-
-def planned_latency(
-    run: Run, shape: Shape, combination: Combination, baseline: Baseline, ladders: Mapping[str, Sequence[int]]
-) -> PlannedLatency:
-    """Layer timings on the target at the widths the planner may choose, fitted to the measured original."""
-    runtime = run.runtime(combination[0])
-    grids = {
-        layer.node: Axes(
-            inputs=_axis(shape, layer, False, ladders, runtime.align),
-            outputs=_axis(shape, layer, True, ladders, runtime.align),
-        )
-        for layer in shape.layers
-    }
-    table = build_table(
-        run.device,
-        runtime,
-        combination[1],
-        shape.layers,
-        grids,
-        threads=run.request.threads,
-        cache=cache_folder(),
-        progress=run.progress,
-    )
-    whole_ms = baseline.measurements[combination].p50_ms
-    model = calibrated(table, shape.layers, whole_ms, moves=bool(shape.moved))
-    return PlannedLatency(model=model, shape=shape)
-
-
-def _axis(
-    shape: Shape, layer: Layer, outputs: bool, ladders: Mapping[str, Sequence[int]], align: int
-) -> tuple[int, ...]:
-    """Widths at which to time a layer's input or output: a grid when a group cuts it, else its own width."""
-    full = layer.out_channels if outputs else layer.in_channels
-    smallest = {name: ladder[-1] for name, ladder in ladders.items()}
-    least = sizes(layer, lambda p, d: shape.sizes_of.of(p, d, smallest))
-    lowest = least.outputs if outputs else least.inputs
-    return (full,) if lowest == full else tuple(w for w in grid(full, align) if w >= min(lowest, full))
 
 
 def _polynomial(

@@ -17,19 +17,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from benchmarks.held.run import untrained
 from benchmarks.predictor.variants import opened
-from toolchain.baseline import Baseline
 from toolchain.contest import Contender, Ground, plan_under
 from toolchain.contracts import Silent
 from toolchain.damage import axes_of, measure_damages
-from toolchain.resources import PlannedLatency, planned_latency, shape_of
+from toolchain.latency.predict import LatencyModel
+from toolchain.latency.table import LatencyTable
+from toolchain.resources import PlannedLatency, shape_of
 from toolchain.run import Combination, Run
+from toolchain.timing import layer_table
 from toolchain.values import Budget
 
 HERE = Path(__file__).parent
@@ -70,22 +71,21 @@ def built(run: Run, combination: Combination) -> Mapping[str, Any]:
     damages = measure_damages(run, shape)
     align = run.runtime(combination[0]).align
     ladders = {axis.name: axis.levels for axis in axes_of(run, damages, align)}
-    guess = cast(Baseline, SimpleNamespace(measurements={combination: SimpleNamespace(p50_ms=1e3)}))
 
-    def build(asked: Run) -> PlannedLatency | None:
+    def build(asked: Run) -> LatencyTable | None:
         try:
-            return planned_latency(asked, shape, combination, guess, ladders)
+            return layer_table(asked, shape, combination, ladders)
         except Interrupted:
             return None
 
     first, nothing = timed(lambda: build(replace(run, progress=Impatient())))
-    rest, latency = timed(lambda: build(run))
+    rest, table = timed(lambda: build(run))
     again, _ = timed(lambda: build(run))
     assert nothing is None
-    assert latency is not None
-    table = latency.model.table  # type: ignore[union-attr]
+    assert table is not None
     kernels = sum(table.layer_ms(a, a.in_channels, a.out_channels, a.groups) for a in shape.layers)
-    alone = replace(latency, model=replace(latency.model, calls_ms=0.0, moving_ms=0.0))
+    kernels_alone = LatencyModel(table=table, kernel=1.0, calls_ms=0.0, moving_ms=0.0)
+    alone = PlannedLatency(model=kernels_alone, shape=shape)
     half = replace(run, request=replace(run.request, budget=Budget(ms=kernels / 2)))
     contender = Contender(combination=combination, align=align, model=alone, damage=0.0)
     planning, solution = timed(lambda: plan_under(half, contender, Ground(shape=shape, damages=damages)))

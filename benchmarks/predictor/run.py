@@ -3,10 +3,11 @@
     python -m benchmarks.predictor.run --resnet20 resnet20_cifar10.pt2 [--only NAME ...] [--variants 30]
 
 Each variant is made by the product itself (`benchmarks/predictor/variants.py`) and measured in every runtime
-and precision of the host, in turns with all others. The prediction is the planner's: layer timings and one
-measurement, that of the whole network; no variant's measurement enters it. torchvision's networks have random
-weights and 224 x 224 inputs. Files and measurements are kept in --work; results.json, results.md and
-results.svg are replaced after every network; what is in --work is not made or measured again.
+and precision of the host, in turns with all others. The prediction is the planner's: layer timings, the
+measured original and one narrow network measured beside it; no variant's measurement enters it.
+torchvision's networks have random weights and 224 x 224 inputs. Files and measurements are kept in --work;
+results.json, results.md and results.svg are replaced after every network; what is in --work is not made or
+measured again.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from benchmarks.predictor.picture import markdown, picture
 from benchmarks.predictor.variants import Counts, drawn, files, measured, opened
 from toolchain.baseline import Baseline
 from toolchain.prune.plan import levels
-from toolchain.resources import Shape, planned_latency, shape_of
+from toolchain.resources import Shape, shape_of
 from toolchain.run import Combination, Run
-from toolchain.values import Measurement
+from toolchain.timing import planned_latency
+from toolchain.values import Artifact, Measurement
 
 HERE = Path(__file__).parent
 
@@ -67,18 +69,24 @@ def network(run: Run, count: int) -> list[Mapping[str, Any]]:
     found = []
     for combination in combinations:
         times = measured(run, [artifacts[combination] for artifacts in made])
-        found.append(compared(run, shape, combination, variants, times))
+        found.append(compared(run, shape, combination, made[0][combination], variants, times))
         print(*(f"{key} {value}" for key, value in list(found[-1].items())[:7]), sep="   ", flush=True)
     return found
 
 
 def compared(
-    run: Run, shape: Shape, combination: Combination, variants: Sequence[Counts], times: Sequence[Measurement]
+    run: Run,
+    shape: Shape,
+    combination: Combination,
+    original: Artifact,
+    variants: Sequence[Counts],
+    times: Sequence[Measurement],
 ) -> Mapping[str, Any]:
-    """Predictions against measurements; the whole network, which calibrates, is left out of the errors."""
+    """Predictions against measurements; the original, which calibrates, is left out of the errors."""
     align = run.runtime(combination[0]).align
     ladders = {group.name: levels(group, align) for group in run.channels.groups}
-    whole = cast(Baseline, SimpleNamespace(measurements={combination: times[0]}))
+    known = {"measurements": {combination: times[0]}, "artifacts": {combination: original}}
+    whole = cast(Baseline, SimpleNamespace(**known))
     latency = planned_latency(run, shape, combination, whole, ladders)
     actual = np.array([m.p50_ms for m in times])
     predicted = np.array([latency.ms_of_counts(counts) for counts in variants])

@@ -9,13 +9,12 @@ from torch import nn
 from tests.unit.test_latency_table import RUNTIME, Formula
 from toolchain.latency.filling import build_table
 from toolchain.latency.moving import movers
-from toolchain.latency.predict import calibrated
 from toolchain.program.blocks import drop
 from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
 from toolchain.program.cost import volumes
 from toolchain.program.rewrite import apply
-from toolchain.resources import BLOCK, PlannedLatency, shape_of
+from toolchain.resources import BLOCK, latency_of, shape_of
 
 
 class Excited(nn.Module):
@@ -98,8 +97,7 @@ def planned(program, tmp_path_factory):
         cache=tmp_path_factory.mktemp("timings"), progress=SimpleNamespace(step=lambda *_: None),
     )  # fmt: skip
     kernels = sum(table.layer_ms(a, a.in_channels, a.out_channels, a.groups) for a in shape.layers)
-    model = calibrated(table, shape.layers, kernels + 3.0)
-    return PlannedLatency(model=model, shape=shape), kernels + 3.0
+    return latency_of(table, shape, [({}, kernels + 3.0)]), kernels + 3.0
 
 
 def test_the_terms_sum_to_the_measured_original(planned):
@@ -135,12 +133,12 @@ def test_a_dropped_block_moves_nothing(program, planned):
     assert moving({BLOCK + block: 0}) == pytest.approx(moved * weighted(dropped) / weighted(program))
 
 
-def test_a_correction_is_exact_where_it_was_measured(planned):
+def test_a_correction_is_exact_where_it_was_measured_and_keeps_what_was_known(planned):
     latency, whole_ms = planned
     group = latency.shape.costs.names[0]
     counts = {group: 4}
-    corrected = latency.corrected(counts, 1.5)
-    assert corrected.ms_of_counts(counts) == pytest.approx(1.5)
-    factor = 1.5 / latency.ms_of_counts(counts)
-    assert corrected.ms_of_counts({}) == pytest.approx(whole_ms * factor)
-    assert corrected.model.measurements == 2
+    before = latency.ms_of_counts(counts)
+    corrected = latency.corrected(counts, 1.1 * before)
+    assert corrected.ms_of_counts(counts) == pytest.approx(1.1 * before)
+    assert abs(corrected.ms_of_counts({}) / whole_ms - 1) < 0.1
+    assert corrected.known == (*latency.known, (counts, 1.1 * before))

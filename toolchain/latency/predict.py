@@ -1,16 +1,21 @@
-"""The latency of a network that does not exist yet, from layer timings and one measurement of the original.
+"""The latency of a network that does not exist yet, from layer timings and measurements of whole networks.
 
-    ms = factor * (sum of layer_ms + calls + moving * volume / volume of the original)
+    ms = factor * (kernel * sum of layer_ms + calls * layers / layers of the original
+                   + moving * volume / volume of the original)
 
-`calls + moving` is what the layers do not explain in the original's measured time: `CALL_MS` for every layer,
-the rest for operators that move, add or pass on activations, in proportion to what they read and write.
+Layers timed alone do not explain a network: calling a kernel costs time, operators without weights move, add
+or pass on activations in proportion to what they read and write, and a kernel finds another cache than it did
+alone. What that amounts to is fitted to whole networks of other widths, of which the original is one.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+
+import numpy as np
 
 from toolchain.errors import InputError
 from toolchain.latency.table import LatencyTable, Sizes, is_depthwise
@@ -18,24 +23,37 @@ from toolchain.values import Layer
 
 CALL_MS: Final = 0.005
 """What calling a kernel costs besides its time on a CPU (measured: 4-6 us in ONNX Runtime and LiteRT)."""
+NOISE: Final = 0.01
+"""Standard error of a measured whole network, as a share of it."""
+DOUBT: Final = (0.1, 0.6, 1.0)
+"""How far kernels, calls and moving may lie from what one expects, as shares: one standard deviation."""
+
+
+class Whole(NamedTuple):
+    """A measured network: its layers' timings summed, how many they are, what moves, and its milliseconds.
+
+    `moved` is a share of what moves in the original.
+    """
+
+    kernels_ms: float
+    layers: float
+    moved: float
+    measured_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModel:
-    """Predicts the milliseconds of a pruned network; see the module for the formula.
-
-    `factor` is 1 until a measurement of a pruned network corrects it.
-    """
+    """Predicts the milliseconds of a pruned network; see the module for the formula."""
 
     table: LatencyTable
+    kernel: float
     calls_ms: float
     moving_ms: float
     factor: float = 1.0
-    measurements: int = 1
 
     def layer_ms(self, layer: Layer, sizes: Sizes) -> float:
         """The layer's kernel."""
-        return self.factor * self.table.layer_ms(layer, *sizes)
+        return self.factor * self.kernel * self.table.layer_ms(layer, *sizes)
 
     def rest_ms(self) -> float:
         """The share of the prediction that no width changes."""
@@ -46,28 +64,50 @@ class LatencyModel:
         return self.factor * self.moving_ms
 
 
-def calibrated(
-    table: LatencyTable, layers: Sequence[Layer], measured_ms: float, *, moves: bool = True
-) -> LatencyModel:
-    """The model that gives `measured_ms` for the original widths of `layers`.
+def fitted(table: LatencyTable, wholes: Sequence[Whole]) -> LatencyModel:
+    """The model nearest to all measured networks, and exact for the last of them.
 
-    Where the layers timed alone sum to more than the measured whole, they are scaled down to it. Without
-    `moves` (no operators besides the layers) the rest is calls alone.
+    Least squares of relative errors, no part negative. Expected are kernels as they were timed, calls of
+    `CALL_MS`, and moving as what these leave of the first network; the more measurements, the less that
+    weighs. Where the first network's kernels sum to more than all of it, they are scaled down.
 
     Raises:
-        InputError: `measured_ms` is not positive.
+        InputError: no network, or a measured time that is not positive.
     """
-    if not measured_ms > 0:
-        raise InputError(f"a measured latency of {measured_ms} ms cannot calibrate a prediction")
-    kernels = sum(table.layer_ms(layer, *original(layer)) for layer in layers)
-    rest = max(measured_ms - kernels, 0.0)
-    calls = min(rest, CALL_MS * len(layers)) if moves else rest
+    if not wholes or not all(whole.measured_ms > 0 for whole in wholes):
+        raise InputError("a prediction needs measured latencies, each above 0 ms")
+    first = wholes[0]
+    kernel = min(1.0, first.measured_ms / first.kernels_ms) if first.kernels_ms else 1.0
+    rest = max(first.measured_ms - kernel * first.kernels_ms, 0.0)
+    call = min(CALL_MS, rest / first.layers) if first.moved and first.layers else rest / max(first.layers, 1)
+    expected = np.array([kernel, call, rest - call * first.layers])
+    doubt = np.array(DOUBT) * [kernel, max(call, CALL_MS), max(first.measured_ms, CALL_MS)]
+    parts = np.array([whole[:3] for whole in wholes])
+    times = np.array([whole.measured_ms for whole in wholes])
+    rows = np.vstack([parts / (NOISE * times[:, None]), np.diag(1 / doubt)])
+    aims = np.concatenate([np.full(len(times), 1 / NOISE), expected / doubt])
+    found = _nonnegative(rows, aims)
+    last = float(parts[-1] @ found)
     return LatencyModel(
         table=table,
-        calls_ms=calls,
-        moving_ms=rest - calls,
-        factor=1.0 if rest > 0 or kernels == 0 else measured_ms / kernels,
+        kernel=float(found[0]),
+        calls_ms=float(found[1]) * first.layers,
+        moving_ms=float(found[2]),
+        factor=float(times[-1]) / last if last else 1.0,
     )
+
+
+def _nonnegative(rows: np.ndarray, aims: np.ndarray) -> np.ndarray:
+    """The least-squares solution without negative parts, by trying every set of parts that are not 0."""
+    best, least = np.zeros(rows.shape[1]), float("inf")
+    for count in range(1, rows.shape[1] + 1):
+        for chosen in itertools.combinations(range(rows.shape[1]), count):
+            found = np.zeros(rows.shape[1])
+            found[list(chosen)] = np.linalg.lstsq(rows[:, chosen], aims, rcond=None)[0]
+            error = float(((rows @ found - aims) ** 2).sum())
+            if (found >= 0).all() and error < least:
+                best, least = found, error
+    return best
 
 
 def original(layer: Layer) -> Sizes:
