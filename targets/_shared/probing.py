@@ -7,10 +7,11 @@ itself) is measured on a layer that computes nothing, and subtracted.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,8 @@ import numpy as np
 
 T = TypeVar("T")
 LEAST: Final = 8
+IMAGE: Final = 3
+"""Channels of an image, the input of a network."""
 _PROBE: Final = re.compile(r"probe(\d+)(?!\d)")
 # Nodes that stand around a probe only because it stands alone: layout changes and (de)quantization.
 _AROUND: Final = frozenset(
@@ -89,21 +92,48 @@ def _profile(path: str, count: int, request: dict[str, Any]) -> list[float]:
         feed = {i.name: rng.standard_normal(i.shape, dtype=np.float32) for i in session.get_inputs()}
         _rounds(lambda: session.run(None, feed), request["runs"], request["seconds"])
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    nodes: dict[str, list[float]] = {}
+    nodes = [e for e in events if e.get("cat") == "Node" and str(e["name"]).endswith("_kernel_time")]
+    return _of_probes(nodes, count)
+
+
+def _of_probes(events: Sequence[Mapping[str, Any]], count: int) -> list[float]:
+    """Nanoseconds of every probe: its nodes, and the changes of layout that a network makes for its sake.
+
+    Between convolutions ONNX Runtime keeps channels in blocks; one that cannot take them so (fewer channels
+    than a block) has its input brought back first. Alone it stands on a plain input, so that its share is
+    added: what a change of layout takes here for each element. An image is plain to begin with.
+    """
+    durations: dict[str, list[float]] = {}
+    nodes: dict[str, Mapping[str, Any]] = {}
     for event in events:
-        name = str(event.get("name", ""))
-        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
-            continue
-        if event["args"]["op_name"] not in _AROUND:
-            nodes.setdefault(name.removesuffix("_kernel_time"), []).append(float(event["dur"]))
-    idle = _middle(nodes["idle"])
+        name = str(event["name"]).removesuffix("_kernel_time")
+        durations.setdefault(name, []).append(float(event["dur"]))
+        nodes[name] = event["args"]
+    idle = _middle(durations["idle"])
+    took = {name: max(_middle(found) - idle, 0.0) for name, found in durations.items()}
+    kinds = {name: str(node["op_name"]) for name, node in nodes.items()}
+    changes = [name for name in nodes if kinds[name] == "ReorderOutput"]
+    blocked = {_sizes(nodes[name], "output") for name in nodes if kinds[name] == "ReorderInput"}
+    elements = sum(math.prod(_sizes(nodes[name], "output")) for name in changes)
+    each = sum(took[name] for name in changes) / elements if elements else 0.0
     times = [0.0] * count
-    for name, durations in nodes.items():
+    for name, node in nodes.items():
         found = _PROBE.match(name)
-        if found:
-            # The profiler counts whole microseconds; the mean over many runs resolves finer.
-            times[int(found[1])] += max(_middle(durations) - idle, 0.0) * 1e3
+        if not found or kinds[name] in _AROUND:
+            continue
+        # The profiler counts whole microseconds; the mean over many runs resolves finer.
+        us = took[name]
+        source = _sizes(node, "input")
+        if kinds[name] == "Conv" and source not in blocked and source[1] > IMAGE:
+            us += each * math.prod(source)
+        times[int(found[1])] += us * 1e3
     return times
+
+
+def _sizes(node: Mapping[str, Any], side: str) -> tuple[int, ...]:
+    """Sizes of a node's first input or output, as the profiler saw it."""
+    (found,) = node[f"{side}_type_shape"][0].values()
+    return tuple(found)
 
 
 def _middle(durations: Sequence[float]) -> float:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from toolchain.errors import InputError
 from toolchain.values import Conditions, Precision
 
-VERSION: Final = 3
+VERSION: Final = 4
 CONDITIONS: Final = (
     "device", "os", "cpu", "runtime", "runtime_version", "threads", "governor", "max_mhz", "boost",
 )  # fmt: skip
