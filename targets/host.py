@@ -1,4 +1,7 @@
-"""This machine's CPU: the target that everyone has."""
+"""This machine's CPU: the target that everyone has.
+
+Files are measured by the C runner where it can be built and knows the installed libraries, else by Python.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from targets._shared.conditions import read_conditions
-from targets._shared.process import converse
+from targets._shared.driving import Driver, driver_of, run_trials
 from targets._shared.timing import probe_layers
 from toolchain.contracts import Progress, Runtime, Sampling, Target
 from toolchain.errors import DeviceError
@@ -42,18 +45,23 @@ _RUNTIMES: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The CPU this program runs on. A measuring process that is silent for `silence_seconds` is killed."""
+    """The CPU this program runs on. A measuring process that is silent for `silence_seconds` is killed.
+
+    `driver` is what measures files: the C runner, Python, or (auto) the runner where it is possible.
+    """
 
     silence_seconds: float = 300.0
+    driver: Driver = "auto"
 
     def conditions(self, runtime: Runtime, threads: int) -> Conditions:
         """What this machine is and the state it is in now."""
-        return read_conditions(
+        found = read_conditions(
             device="host",
             runtime=runtime.name,
             distribution=_PACKAGES[runtime.name].distribution,
             threads=threads,
         )
+        return replace(found, driver=driver_of((runtime.name,), self.driver))
 
     def measure(
         self, artifacts: Sequence[Artifact], protocol: Sampling, progress: Progress
@@ -69,7 +77,11 @@ class Host:
             return ()
         for artifact in artifacts:
             _require(artifact)
-        before = {a.runtime: self.conditions(_runtime(a.runtime), protocol.threads) for a in artifacts}
+        driver = driver_of([artifact.runtime for artifact in artifacts], self.driver)
+        before = {
+            a.runtime: replace(self.conditions(_runtime(a.runtime), protocol.threads), driver=driver)
+            for a in artifacts
+        }
         total, done = protocol.trials * len(artifacts), 0
 
         def advance(record: Mapping[str, Any]) -> None:
@@ -78,8 +90,12 @@ class Host:
                 done += 1
                 progress.step(done, total, artifacts[record["model"]].path.name)
 
-        records = converse(
-            _request(artifacts, protocol), silence_seconds=self.silence_seconds, on_record=advance
+        records = run_trials(
+            [(artifact.runtime, str(Path(artifact.path).resolve())) for artifact in artifacts],
+            protocol,
+            driver=self.driver,
+            silence_seconds=self.silence_seconds,
+            on_record=advance,
         )
         return tuple(
             _measurement(artifact, index, records, before[artifact.runtime])
@@ -114,18 +130,6 @@ class Host:
 def connect() -> Host:
     """This machine; nothing to connect to."""
     return Host()
-
-
-def _request(artifacts: Sequence[Artifact], sampling: Sampling) -> dict[str, Any]:
-    return {
-        "job": "measure",
-        "models": [{"runtime": a.runtime, "path": str(Path(a.path).resolve())} for a in artifacts],
-        "trials": sampling.trials,
-        "runs": sampling.runs,
-        "warmup": sampling.warmup,
-        "trial_seconds": sampling.trial_seconds,
-        "threads": sampling.threads,
-    }
 
 
 def _measurement(

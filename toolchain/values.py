@@ -217,7 +217,8 @@ class Estimate:
 class Conditions:
     """Under what a measurement was taken. What could not be read is None, never guessed.
 
-    `frequency_mhz` is the clock at that moment; `max_mhz` and `boost` are how far it may go.
+    `frequency_mhz` is the clock at that moment; `max_mhz` and `boost` are how far it may go. `driver` is what
+    ran the model: the C runner with its version, or Python.
     """
 
     device: str
@@ -232,6 +233,7 @@ class Conditions:
     affinity: tuple[int, ...] | None = None
     max_mhz: float | None = None
     boost: bool | None = None
+    driver: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,8 +167,7 @@ static void write_boost(FILE *out, bool *first) {
   }
 }
 
-static void write_affinity(FILE *out, bool *first) {
-  json_key(out, first, "affinity");
+void conditions_write_affinity(FILE *out) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) {
     fputs("null", out);
@@ -208,7 +207,8 @@ void conditions_write(FILE *out, int core) {
   json_text_member(out, &first, "machine", known ? system.machine : NULL);
   json_text_member(out, &first, "cpu", cpu(text));
   json_number_member(out, &first, "cores", (double)sysconf(_SC_NPROCESSORS_ONLN));
-  write_affinity(out, &first);
+  json_key(out, &first, "affinity");
+  conditions_write_affinity(out);
   json_text_member(out, &first, "governor", line_of(text, "%s/cpu%d/cpufreq/scaling_governor", CPU, core));
   json_number_member(out, &first, "frequency_mhz", conditions_mhz(core));
   double most = number(line_of(text, "%s/cpu%d/cpufreq/scaling_max_freq", CPU, core)) / 1000;

@@ -8,6 +8,9 @@
 /* Writes the conditions as a JSON object; clocks and governor are those of `core`. */
 void conditions_write(FILE *out, int core);
 
+/* Writes the cores that the runner may use as a JSON list. */
+void conditions_write_affinity(FILE *out);
+
 /* The hottest thermal zone in degrees Celsius; NaN when there is none. */
 double conditions_celsius(void);
 

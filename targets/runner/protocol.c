@@ -29,7 +29,7 @@ int64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 struct samples {
   int64_t wall[KEPT], cpu[KEPT];
   size_t kept;
-  int64_t runs, stride, least;
+  int64_t runs, stride, least, window; /* window: from the first start to the last end, all between included */
 };
 
 static void keep(struct samples *samples, int64_t wall, int64_t cpu) {
@@ -97,7 +97,7 @@ static bool timed(const struct job *job, struct session *session, struct samples
   samples->kept = 0;
   samples->runs = 0;
   samples->stride = 1;
-  samples->least = 0;
+  samples->least = samples->window = 0;
   *late = 0;
   for (int64_t k = 0; !stopped; k++) {
     if (job->cadence_hz > 0) wait_for(begin + (int64_t)((double)k / job->cadence_hz * 1e9), late);
@@ -107,6 +107,7 @@ static bool timed(const struct job *job, struct session *session, struct samples
     int64_t end = now_ns();
     if (!ran) return false;
     keep(samples, end - start, clock_ns(cpu_clock) - cpu);
+    samples->window = end - begin;
     if ((job->most > 0 && k + 1 >= job->most) || (end > stop && k + 1 >= job->least)) break;
   }
   return true;
@@ -138,6 +139,7 @@ static bool write_record(FILE *out, const struct told *told, const struct sample
   json_count_member(out, &first, "stride", samples->stride);
   json_count_member(out, &first, "late", told->late);
   json_count_member(out, &first, "min_ns", samples->least);
+  json_count_member(out, &first, "window_ns", samples->window);
   json_number_member(out, &first, "celsius", conditions_celsius());
   json_number_member(out, &first, "mhz", conditions_mhz(core));
   json_counts_member(out, &first, "wall_ns", samples->wall, samples->kept);

@@ -127,7 +127,10 @@ static void write_begin(FILE *out, const struct job *job) {
   fputc('{', out);
   bool none = true;
   for (int i = 0; i < job->libraries; i++) json_text_member(out, &none, job->library[i].runtime, versions[i]);
-  fputs("},\"conditions\":", out);
+  fputc('}', out);
+  json_key(out, &first, "affinity");
+  conditions_write_affinity(out);
+  json_key(out, &first, "conditions");
   conditions_write(out, job->core);
   fputs("}\n", out);
   fflush(out);

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from targets._shared import process, worker
+from targets._shared.driving import driver_of
 from targets._shared.process import converse
 from targets.host import TARGET, Host
 from toolchain import registry
@@ -97,7 +98,20 @@ CONVOLUTION = Layer(
 )
 
 
-def test_both_runtimes_are_measured_in_one_interleaved_process(tmp_path: Path) -> None:
+DRIVERS = pytest.mark.parametrize("driver", ["runner", "python"])
+
+
+def host(driver: str) -> Host:
+    """This machine with one of its two drivers, or a skip with the reason why that one is not there."""
+    try:
+        driver_of(("onnxruntime", "litert"), driver)
+    except DeviceError as error:
+        pytest.skip(error.message)
+    return Host(driver=driver)
+
+
+@DRIVERS
+def test_both_runtimes_are_measured_in_one_interleaved_process(tmp_path: Path, driver: str) -> None:
     models = [small_onnx(tmp_path / "a.onnx"), small_tflite(tmp_path / "b.tflite")]
     seen: list[tuple[int, int]] = []
 
@@ -105,7 +119,7 @@ def test_both_runtimes_are_measured_in_one_interleaved_process(tmp_path: Path) -
         def step(self, done: int, total: int, note: str = "") -> None:
             seen.append((done, total))
 
-    found = TARGET.connect().measure(models, FAST, Steps())
+    found = host(driver).measure(models, FAST, Steps())
     assert seen == [(k, 6) for k in range(1, 7)]
     for model, measurement in zip(models, found, strict=True):
         assert measurement.sha256 == model.sha256
@@ -117,6 +131,7 @@ def test_both_runtimes_are_measured_in_one_interleaved_process(tmp_path: Path) -
         assert measurement.load_ms is not None
         assert measurement.first_ms is not None
         assert re.match(r"\d+\.\d+", measurement.conditions.runtime_version)
+        assert measurement.conditions.driver.split()[0] == driver
         if hasattr(os, "sched_setaffinity"):
             assert measurement.conditions.affinity == (max(os.sched_getaffinity(0)),)
 
@@ -125,14 +140,29 @@ def test_nothing_to_measure_is_no_measurement() -> None:
     assert Host().measure((), FAST, Silent()) == ()
 
 
+@DRIVERS
 @pytest.mark.parametrize(("name", "runtime"), [("a.onnx", "onnxruntime"), ("a.tflite", "litert")])
 @pytest.mark.parametrize("content", [b"", b"not a model at all", bytes(range(256)) * 40])
-def test_a_corrupt_model_is_one_clear_line(tmp_path: Path, name: str, runtime: str, content: bytes) -> None:
+def test_a_corrupt_model_is_one_clear_line(
+    tmp_path: Path, name: str, runtime: str, content: bytes, driver: str
+) -> None:
     pytest.importorskip("onnxruntime" if runtime == "onnxruntime" else "ai_edge_litert")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DeviceError, match=rf"{name}") as caught:
-        Host().measure([artifact(tmp_path / name, name[2:], runtime)], FAST, Silent())
+        host(driver).measure([artifact(tmp_path / name, name[2:], runtime)], FAST, Silent())
     assert "\n" not in str(caught.value)
+
+
+def test_python_measures_where_the_runner_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_onnx(tmp_path / "a.onnx")
+    monkeypatch.setattr("targets._shared.driving.usable", lambda runtimes: None)
+    (found,) = Host().measure([model], FAST, Silent())
+    assert found.conditions.driver == "python"
+    with pytest.raises(DeviceError, match="runner cannot be had") as caught:
+        Host(driver="runner").measure([model], FAST, Silent())
+    assert "doctor" in caught.value.hint
 
 
 def test_a_truncated_model_is_an_error(tmp_path: Path) -> None:
@@ -204,9 +234,10 @@ def test_a_silent_process_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not alive(int(mark.read_text()))
 
 
-def test_interrupting_leaves_nothing_running(tmp_path: Path) -> None:
+@DRIVERS
+def test_interrupting_leaves_nothing_running(tmp_path: Path, driver: str) -> None:
     """Ctrl-C in the middle of a measurement: the measuring process ends with its parent."""
-    model = small_onnx(tmp_path / "a.onnx")
+    model, _ = small_onnx(tmp_path / "a.onnx"), host(driver)
     script = f"""
         from pathlib import Path
         from targets._shared import process
@@ -220,7 +251,7 @@ def test_interrupting_leaves_nothing_running(tmp_path: Path) -> None:
         process._listen = spy
         model = Artifact(format="onnx", runtime="onnxruntime", precision="fp32",
                          path=Path({str(model.path)!r}), size_bytes=1, sha256="a")
-        Host().measure([model], Sampling(trials=100000, runs=50), Silent())
+        Host(driver={driver!r}).measure([model], Sampling(trials=100000, runs=50), Silent())
     """
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],

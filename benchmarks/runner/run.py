@@ -1,0 +1,118 @@
+"""The C runner against Python on the same files: does it matter which of the two measures?
+
+    python -m benchmarks.runner.run FILE.onnx FILE.tflite ... [--rounds 20] [--out benchmarks/runner]
+
+A round measures every file in a fresh process of each; the next round has them in the other order.
+The ratio is taken within a round and its median given with the 95 % interval of order statistics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from targets._shared.conditions import read_conditions
+from targets._shared.process import converse, follow
+from targets._shared.runner import Job, Model, installed_library, runner, version
+from toolchain.artifacts import place
+from toolchain.latency.intervals import median_interval
+from toolchain.plain import to_plain
+
+RUNTIME_OF = {".onnx": "onnxruntime", ".tflite": "litert"}
+RUNS, SECONDS, WARMUP = 200, 1.0, 20
+
+
+def by_python(path: Path) -> Mapping[str, Any]:
+    """One trial in the Python measuring process."""
+    request = {
+        "job": "measure",
+        "models": [{"runtime": RUNTIME_OF[path.suffix], "path": str(path)}],
+        "trials": 1,
+        "runs": RUNS,
+        "warmup": WARMUP,
+        "trial_seconds": SECONDS,
+        "threads": 1,
+    }
+    return next(r for r in converse(request, silence_seconds=120) if r["type"] == "trial")
+
+
+def by_runner(path: Path) -> Mapping[str, Any]:
+    """One trial in the C runner."""
+    library = installed_library(RUNTIME_OF[path.suffix])
+    if library is None:
+        raise SystemExit(f"error: no library for {path.name} that the runner knows is installed")
+    model = Model(runtime=library.runtime, path=str(path))
+    job = Job(
+        libraries=(library,),
+        models=(model,),
+        most=RUNS,
+        seconds=SECONDS,
+        warmup=WARMUP,
+        warmup_seconds=SECONDS,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "job"
+        file.write_text(job.text(), encoding="utf-8")
+        records = follow([str(runner()), str(file)], silence_seconds=120)
+    return next(r for r in records if r["type"] == "trial")
+
+
+def compared(path: Path, rounds: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the rounds of one file say. `between_us` is what the runner does from one run to the next."""
+    ratios = [statistics.median(c["wall_ns"]) / statistics.median(python["wall_ns"]) for c, python in rounds]
+    ratio = median_interval(ratios)
+    between = [(c["window_ns"] - sum(c["wall_ns"])) / c["runs"] / 1e3 for c, _ in rounds]
+    return {
+        "file": path.name,
+        "runtime": RUNTIME_OF[path.suffix],
+        "rounds": len(rounds),
+        "runner_ms": statistics.median(statistics.median(c["wall_ns"]) for c, _ in rounds) / 1e6,
+        "python_ms": statistics.median(statistics.median(p["wall_ns"]) for _, p in rounds) / 1e6,
+        "ratio": ratio.value,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+        "between_us": statistics.median(between),
+    }
+
+
+def main() -> None:
+    """Measure, print and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    flags = parser.parse_args()
+    runner()
+    rounds: dict[Path, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {p: [] for p in flags.files}
+    for number in range(flags.rounds):
+        for path in flags.files:
+            if number % 2:
+                python = by_python(path)
+                rounds[path].append((by_runner(path), python))
+            else:
+                rounds[path].append((by_runner(path), by_python(path)))
+    found = [compared(path, pairs) for path, pairs in rounds.items()]
+    conditions = read_conditions(device="host", runtime="both", distribution="onnxruntime", threads=1)
+    record = {
+        "schema": "edgefit.benchmark.runner/1",
+        "runner": version(),
+        "conditions": to_plain(conditions),
+        "files": found,
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    place(flags.out / "results.json", lambda p: p.write_text(text, encoding="utf-8"))
+    for row in found:
+        print(
+            f"{row['file']:28} runner {row['runner_ms']:8.4f} ms  python {row['python_ms']:8.4f} ms"
+            f"  ratio {row['ratio']:.4f} ({row['ratio_low']:.4f}-{row['ratio_high']:.4f})"
+            f"  between runs {row['between_us']:.2f} us"
+        )
+
+
+if __name__ == "__main__":
+    main()
