@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from targets._shared.conditions import read_conditions
-from targets._shared.driving import Driver, driver_of, run_trials
+from targets._shared.driving import Driver, driver_of, run_job
+from targets._shared.runner import Job, Model
 from targets._shared.timing import probe_layers
 from toolchain.contracts import Progress, Runtime, Sampling, Target
 from toolchain.errors import DeviceError
@@ -41,6 +41,8 @@ _RUNTIMES: Final = (
     Runtime(name="onnxruntime", format="onnx", precisions=("fp32", "int8"), align=4),
     Runtime(name="litert", format="tflite", precisions=("fp32", "int8"), align=4),
 )
+LEAST: Final = 5
+"""Runs of a trial at least, however long one takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +92,8 @@ class Host:
                 done += 1
                 progress.step(done, total, artifacts[record["model"]].path.name)
 
-        records = run_trials(
-            [(artifact.runtime, str(Path(artifact.path).resolve())) for artifact in artifacts],
-            protocol,
+        records = run_job(
+            _job(artifacts, protocol),
             driver=self.driver,
             silence_seconds=self.silence_seconds,
             on_record=advance,
@@ -130,6 +131,19 @@ class Host:
 def connect() -> Host:
     """This machine; nothing to connect to."""
     return Host()
+
+
+def _job(artifacts: Sequence[Artifact], sampling: Sampling) -> Job:
+    return Job(
+        models=tuple(Model(runtime=a.runtime, path=str(a.path.resolve())) for a in artifacts),
+        threads=sampling.threads,
+        trials=sampling.trials,
+        least=min(LEAST, sampling.runs),
+        most=sampling.runs,
+        seconds=sampling.trial_seconds,
+        warmup=sampling.warmup,
+        warmup_seconds=sampling.trial_seconds,
+    )
 
 
 def _measurement(

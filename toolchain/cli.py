@@ -115,6 +115,27 @@ def _run_pipeline(flags: argparse.Namespace, name: str) -> Outcome:
     return _as_json(report.record) if flags.json else render_summary(report.record, out=out), report.exit_code
 
 
+def _run_bench(flags: argparse.Namespace, name: str) -> Outcome:
+    """A report of a network on a target; with a device, a tier or a model file, that file measured there."""
+    device_given = any(x is not None for x in (flags.device, flags.tier, flags.cadence_hz, flags.max_celsius))
+    if not device_given and flags.model.suffix not in (".onnx", ".tflite"):
+        return _run_pipeline(flags, name)
+    from toolchain.listings import bench_text
+
+    with only_ours(debug=flags.debug) as stderr, progress_on(stderr, quiet=flags.quiet) as progress:
+        from toolchain.benching import bench_on_device
+
+        found = bench_on_device(
+            request_of(flags, name),
+            device=flags.device or "host",
+            tier=flags.tier or "quick",
+            cadence_hz=flags.cadence_hz,
+            max_celsius=flags.max_celsius,
+            progress=progress,
+        )
+    return _as_json(found) if flags.json else bench_text(found), 0
+
+
 def _run_inspect(flags: argparse.Namespace, name: str) -> Outcome:
     from toolchain.listings import inspection_text
 
@@ -159,6 +180,15 @@ def _run_targets(flags: argparse.Namespace, name: str) -> Outcome:
     return _as_json(found) if flags.json else targets_text(found), 0
 
 
+def _run_devices(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.doctor import devices
+    from toolchain.listings import devices_text
+
+    with only_ours(debug=flags.debug):
+        found = devices()
+    return _as_json(found) if flags.json else devices_text(found), 0
+
+
 def _run_doctor(flags: argparse.Namespace, name: str) -> Outcome:
     from toolchain.doctor import doctor
     from toolchain.listings import doctor_text
@@ -169,10 +199,12 @@ def _run_doctor(flags: argparse.Namespace, name: str) -> Outcome:
 
 
 _COMMANDS: Final = {
+    "bench": _run_bench,
     "inspect": _run_inspect,
     "predict": _run_predict,
     "calibrate": _run_calibrate,
     "targets": _run_targets,
+    "devices": _run_devices,
     "doctor": _run_doctor,
 }
 

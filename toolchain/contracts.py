@@ -2,7 +2,7 @@
 
 `toolchain/prune/criteria/NAME.py` -> `CRITERION`, `toolchain/prune/schedules/NAME.py` -> `SCHEDULE`,
 `toolchain/export/NAME.py` -> `FORMAT`, `toolchain/quantize/NAME.py` -> `QUANTIZER`,
-`targets/NAME.py` (or `targets/NAME/__init__.py`) -> `TARGET`.
+`targets/NAME.py` (or `targets/NAME/__init__.py`) -> `TARGET`, `targets/_routes/NAME.py` -> `ROUTE`.
 """
 
 from __future__ import annotations
@@ -230,3 +230,82 @@ class Target:
     runtimes: tuple[Runtime, ...]
     connect: Callable[[], Device]
     calibration: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """A model file and the runtime that runs it. `precision` is None where nobody says which it is."""
+
+    path: Path
+    runtime: str
+    sha256: str
+    precision: Precision | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """How long a file is benched: `runs` runs and `seconds` at least, both, in `trials` fresh sessions.
+
+    A session has `windows` records, one after the other without a break.
+    """
+
+    name: str
+    runs: int
+    seconds: float
+    trials: int
+    windows: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """How to bench. `cadence_hz` starts runs at a camera's rate; `max_celsius` waits for a cool device."""
+
+    tier: Tier
+    threads: int = 1
+    cadence_hz: float | None = None
+    max_celsius: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benched:
+    """What a route brought back: raw records of trials, and the device's state before and after.
+
+    `records` are those of docs/runner.md; `versions` are the runtimes'. What could not be read is None.
+    """
+
+    device: str
+    driver: str
+    versions: Mapping[str, str | None]
+    before: Mapping[str, Any]
+    after: Mapping[str, Any] | None
+    records: tuple[Mapping[str, Any], ...]
+
+
+class Connection(Protocol):
+    """A device that a route reached."""
+
+    runtimes: tuple[Runtime, ...]
+
+    def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:
+        """Interleaved trials of all `files`; raises DeviceError when they are not complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reachable:
+    """A device that is there, or could be: `missing` says what is not there yet and `hint` how to get it."""
+
+    device: str
+    summary: str
+    missing: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A way to a device. `--device NAME` or `NAME:REST` opens it with REST; `form` shows how to write it."""
+
+    name: str
+    form: str
+    summary: str
+    open: Callable[[str], Connection]
+    found: Callable[[], Sequence[Reachable]]

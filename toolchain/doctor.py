@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from toolchain import __version__, registry
 from toolchain.assembly import format_named, missing_packages
-from toolchain.contracts import Target
+from toolchain.contracts import Route, Target
 from toolchain.latency.calibrated import read, variants
 from toolchain.latency.timings import cache_folder
+from toolchain.plain import to_plain
 
 PACKAGES: Final = {
     "torch": "",
@@ -73,6 +74,16 @@ def targets() -> Mapping[str, Any]:
             }
         )
     return {"schema": "edgefit.targets/1", "targets": found}
+
+
+def devices() -> Mapping[str, Any]:
+    """What can be benched from here now, route by route, and what is missing where it cannot."""
+    routes: list[Route] = [
+        registry.find("targets._routes", "ROUTE", name) for name in registry.names("targets._routes")
+    ]
+    found = [to_plain(device) for route in routes for device in route.found()]
+    forms = [{"name": r.name, "form": r.form, "summary": r.summary} for r in routes]
+    return {"schema": "edgefit.devices/1", "routes": forms, "devices": found}
 
 
 def version_of(distribution: str) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from toolchain import __version__, registry
 from toolchain.errors import InputError
+from toolchain.flag_devices import add_device
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
     SMALLEST_SHARE,
@@ -40,7 +41,7 @@ def parser_for(command: str, prog: str) -> Parser:
         allow_abbrev=False,
     )
     if command in ("compress", "bench", "predict", "inspect", "plan"):
-        _add_model(parser)
+        _add_model(parser, command)
     if command == "calibrate":
         parser.add_argument("measurements", type=Path, help="CSV file with the columns model and ms")
         parser.add_argument(
@@ -57,14 +58,19 @@ def parser_for(command: str, prog: str) -> Parser:
         _add_training(parser)
     if command == "plan":
         parser.add_argument("--apply", type=Path, metavar="PLAN", help="carry out this saved plan.json")
+    if command == "bench":
+        add_device(parser)
     _add_output(parser, command)
     return parser
 
 
-def _add_model(parser: Parser) -> None:
+def _add_model(parser: Parser, command: str) -> None:
     group = parser.add_argument_group("the network")
     group.add_argument(
-        "model", type=Path, help="torch.export archive (.pt2), TorchScript, pickled module or state dict"
+        "model",
+        type=Path,
+        help="torch.export archive (.pt2), TorchScript, pickled module or state dict"
+        + (", or an .onnx or .tflite file" if command == "bench" else ""),
     )
     group.add_argument(
         "--arch", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network that a state dict belongs to"

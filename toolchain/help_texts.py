@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "calibrate": "fit a target's latency model to a few measurements of one's own device",
     "inspect": "show what the network is and which channels can be removed together",
     "targets": "list the devices and what they run",
+    "devices": "show which devices can be measured from here now",
     "doctor": "show what is installed here and what is missing",
     "plan": "decide without changing anything, or carry out a saved plan",
 }
@@ -48,6 +49,8 @@ examples:
   edgefit bench model.pt2
   edgefit bench model.pt2 --data images/        also int8, which needs calibration data
   edgefit bench model.pt2 --json > before.json
+  edgefit bench model.onnx --device host --tier quick
+      one file, in fresh sessions, by the C runner; raw samples are in the JSON
 """,
     "inspect": """\
 examples:
@@ -72,6 +75,7 @@ measured.csv has one line a network: its file beside the table, and its median l
   resnet18.pt2,167
 """,
     "targets": "examples:\n  edgefit targets\n  edgefit targets --json\n",
+    "devices": "examples:\n  edgefit devices\n",
     "doctor": "examples:\n  edgefit doctor\n",
     "plan": """\
 examples:

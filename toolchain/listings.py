@@ -87,6 +87,72 @@ def _calibration(found: Found) -> Iterator[str]:
     yield f"{file}: edgefit predict MODEL --target {target['name']} --calibration {file}"
 
 
+def bench_text(found: Found) -> str:
+    """What was measured on a device: one line a file, and under which conditions."""
+    return "\n".join(_bench(found)) + "\n"
+
+
+def _bench(found: Found) -> Iterator[str]:
+    settings = found["settings"]
+    threads = settings["threads"]
+    yield (
+        f"{found['device']}, tier {settings['tier']['name']}, {threads} thread{'s' if threads > 1 else ''},"
+        f" measured by {found['driver']}"
+    )
+    yield ""
+    rows: list[tuple[str, ...]] = [
+        ("file", "runtime", "precision", "p50 (95 %)", "p90 (95 %)", "p99", "min", "load", "first", "runs")
+    ]
+    rows += [_bench_row(model) for model in found["models"]]
+    yield from table(rows)
+    for model in found["models"]:
+        yield from (f"warning: {model['file']}: {line}" for line in _doubts(model["timing"]))
+    yield ""
+    yield from _state(found["before"])
+
+
+def _bench_row(model: Found) -> tuple[str, ...]:
+    timing = model["timing"]
+    spans = [
+        f"{words.milliseconds(t['value'])} ({words.span(t['low'], t['high'])})"
+        for t in (timing["p50"], timing["p90"])
+    ]
+    tail = "-" if timing["p99_ms"] is None else words.milliseconds(timing["p99_ms"])
+    rest = (words.milliseconds(timing[key]) for key in ("min_ms", "load_ms", "first_ms"))
+    version = f"{model['runtime']} {model['runtime_version'] or ''}".strip()
+    return model["file"], version, model["precision"] or "as it is", *spans, tail, *rest, str(timing["runs"])
+
+
+def _doubts(timing: Found) -> Iterator[str]:
+    """What speaks against the figures."""
+    if timing["settled"] is False:
+        yield "a warm-up did not settle within 2 %"
+    if timing["throttled"]:
+        yield f"throttled: {100 * (timing['slowdown'] - 1):.0f} % slower at the end than at the beginning"
+    if timing["late"]:
+        yield f"{timing['late']} runs missed their cadence"
+
+
+def _state(before: Found) -> Iterator[str]:
+    """The device's state in one line; what could not be read is named, not left out."""
+    keys = ("os", "cpu", "governor", "frequency_mhz", "temperatures", "battery_percent", "charging")
+    known = [f"{key} {before[key]}" for key in keys if before.get(key) is not None]
+    unknown = [key for key in keys if before.get(key) is None]
+    load = before.get("load")
+    yield ", ".join(known + ([f"load {load[0]:.1f}"] if load else []))
+    if unknown:
+        yield f"not readable: {', '.join(unknown)}"
+
+
+def devices_text(found: Found) -> str:
+    """Every device that can be reached from here, or what is missing."""
+    rows = [("device", "", "state", "")]
+    for device in found["devices"]:
+        state = f"missing: {device['missing']}" if device["missing"] else "ready"
+        rows.append((device["device"], device["summary"], state, device["hint"]))
+    return "\n".join(table(rows)) + "\n"
+
+
 SLOWEST = 12
 """How many layers a prediction shows; the JSON has them all."""
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from targets._shared.conditions import read_conditions
-from targets._shared.process import converse, follow
-from targets._shared.runner import Job, Model, installed_library, runner, version
+from targets._shared.driving import Driver, run_job
+from targets._shared.runner import Job, Model, runner, version
 from toolchain.artifacts import place
 from toolchain.latency.intervals import median_interval
 from toolchain.plain import to_plain
@@ -27,39 +26,12 @@ RUNTIME_OF = {".onnx": "onnxruntime", ".tflite": "litert"}
 RUNS, SECONDS, WARMUP = 200, 1.0, 20
 
 
-def by_python(path: Path) -> Mapping[str, Any]:
-    """One trial in the Python measuring process."""
-    request = {
-        "job": "measure",
-        "models": [{"runtime": RUNTIME_OF[path.suffix], "path": str(path)}],
-        "trials": 1,
-        "runs": RUNS,
-        "warmup": WARMUP,
-        "trial_seconds": SECONDS,
-        "threads": 1,
-    }
-    return next(r for r in converse(request, silence_seconds=120) if r["type"] == "trial")
-
-
-def by_runner(path: Path) -> Mapping[str, Any]:
-    """One trial in the C runner."""
-    library = installed_library(RUNTIME_OF[path.suffix])
-    if library is None:
-        raise SystemExit(f"error: no library for {path.name} that the runner knows is installed")
-    model = Model(runtime=library.runtime, path=str(path))
-    job = Job(
-        libraries=(library,),
-        models=(model,),
-        most=RUNS,
-        seconds=SECONDS,
-        warmup=WARMUP,
-        warmup_seconds=SECONDS,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "job"
-        file.write_text(job.text(), encoding="utf-8")
-        records = follow([str(runner()), str(file)], silence_seconds=120)
-    return next(r for r in records if r["type"] == "trial")
+def trial(path: Path, driver: Driver) -> Mapping[str, Any]:
+    """One trial of a file in a fresh process of the runner or of Python."""
+    model = Model(runtime=RUNTIME_OF[path.suffix], path=str(path))
+    job = Job(models=(model,), most=RUNS, seconds=SECONDS, warmup=WARMUP, warmup_seconds=SECONDS)
+    records = run_job(job, driver=driver, silence_seconds=120, on_record=lambda _: None)
+    return next(record for record in records if record["type"] == "trial")
 
 
 def compared(path: Path, rounds: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, Any]:
@@ -91,11 +63,9 @@ def main() -> None:
     rounds: dict[Path, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {p: [] for p in flags.files}
     for number in range(flags.rounds):
         for path in flags.files:
-            if number % 2:
-                python = by_python(path)
-                rounds[path].append((by_runner(path), python))
-            else:
-                rounds[path].append((by_runner(path), by_python(path)))
+            order: list[Driver] = ["runner", "python"]
+            taken = {driver: trial(path, driver) for driver in order[:: -1 if number % 2 else 1]}
+            rounds[path].append((taken["runner"], taken["python"]))
     found = [compared(path, pairs) for path, pairs in rounds.items()]
     conditions = read_conditions(device="host", runtime="both", distribution="onnxruntime", threads=1)
     record = {

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from targets._shared.process import Record, converse, follow
-from targets._shared.runner import Job, Model, usable, version
-from toolchain.contracts import Sampling
+from targets._shared.runner import Job, usable, version
 from toolchain.errors import DeviceError
 
 Driver = Literal["auto", "runner", "python"]
-LEAST = 5
-"""Runs of a trial at least, however long one takes: as many as the Python measuring process makes."""
 
 
 def driver_of(runtimes: Sequence[str], wanted: Driver = "auto") -> str:
@@ -33,37 +31,30 @@ def driver_of(runtimes: Sequence[str], wanted: Driver = "auto") -> str:
     return f"runner {version()}"
 
 
-def run_trials(
-    files: Sequence[tuple[str, str]],
-    sampling: Sampling,
+def run_job(
+    job: Job,
     *,
     driver: Driver,
     silence_seconds: float,
     on_record: Callable[[Record], None],
 ) -> tuple[Record, ...]:
-    """The records of an interleaved measurement of `files` (runtime, path), all by the same driver.
+    """The records that this machine answers to `job`; its libraries are the installed ones.
 
     Raises:
-        DeviceError: as `follow`.
+        DeviceError: as `follow`, or Python has to measure and cannot do what is asked.
     """
-    runtimes = [runtime for runtime, _ in files]
+    runtimes = [model.runtime for model in job.models]
     if driver_of(runtimes, driver) == "python":
-        request = _request(files, sampling)
-        return converse(request, silence_seconds=silence_seconds, on_record=on_record)
+        if job.cadence_hz or job.max_celsius or job.min_battery:
+            raise DeviceError(
+                "a cadence and a thermal gate need the C runner, which cannot be had here",
+                hint="edgefit doctor --target host says what is missing",
+            )
+        return converse(_request(job), silence_seconds=silence_seconds, on_record=on_record)
     found = usable(runtimes)
     assert found is not None
     program, libraries = found
-    job = Job(
-        libraries=libraries,
-        models=tuple(Model(runtime=runtime, path=path) for runtime, path in files),
-        threads=sampling.threads,
-        trials=sampling.trials,
-        least=min(LEAST, sampling.runs),
-        most=sampling.runs,
-        seconds=sampling.trial_seconds,
-        warmup=sampling.warmup,
-        warmup_seconds=sampling.trial_seconds,
-    )
+    job = replace(job, libraries=libraries)
     return follow_job(program, job, silence_seconds=silence_seconds, on_record=on_record)
 
 
@@ -87,13 +78,8 @@ def follow_job(
         return follow(command, silence_seconds=silence_seconds, on_record=on_record)
 
 
-def _request(files: Sequence[tuple[str, str]], sampling: Sampling) -> dict[str, Any]:
-    return {
-        "job": "measure",
-        "models": [{"runtime": runtime, "path": path} for runtime, path in files],
-        "trials": sampling.trials,
-        "runs": sampling.runs,
-        "warmup": sampling.warmup,
-        "trial_seconds": sampling.trial_seconds,
-        "threads": sampling.threads,
-    }
+def _request(job: Job) -> dict[str, Any]:
+    """The same job for the Python measuring process."""
+    keys = ("trials", "windows", "least", "most", "seconds", "warmup", "warmup_seconds", "threads")
+    models = [{"runtime": model.runtime, "path": model.path} for model in job.models]
+    return {"job": "measure", "models": models} | {key: getattr(job, key) for key in keys}

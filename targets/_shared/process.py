@@ -43,7 +43,7 @@ def follow(
     sent: bytes = b"",
     on_record: Callable[[Record], None] = lambda _: None,
 ) -> tuple[Record, ...]:
-    """The records that the measuring process `command` answered, without the final `end`.
+    """The records that the measuring process `command` answered, from `begin` to `end`.
 
     Args:
         command: the program and its arguments.
@@ -123,7 +123,7 @@ def _parse(line: bytes) -> Record:
 
 
 def _complete(records: list[Record], status: int, noise: IO[bytes]) -> tuple[Record, ...]:
-    """The records before `end`, or the DeviceError that says why there are none."""
+    """The records when they are complete, or the DeviceError that says why they are not."""
     last = records[-1] if records else None
     if last is not None and last["type"] == "error":
         raise DeviceError(f"measuring failed: {last.get('message', last.get('kind'))}")
@@ -136,7 +136,7 @@ def _complete(records: list[Record], status: int, noise: IO[bytes]) -> tuple[Rec
         raise DeviceError(f"the measuring process failed with status {status}: {_last_line(noise)}")
     if last is None or last["type"] != "end" or last["records"] != len(records) - 2:
         raise DeviceError("the measuring process stopped in the middle of its answer")
-    return tuple(records[:-1])
+    return tuple(records)
 
 
 def _last_line(noise: IO[bytes]) -> str:

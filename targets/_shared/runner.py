@@ -57,8 +57,8 @@ class Job:
     `cadence_hz` are off at 0. `inputs` and `outputs` are files of raw tensors, for one model.
     """
 
-    libraries: tuple[Library, ...]
     models: tuple[Model, ...]
+    libraries: tuple[Library, ...] = ()
     threads: int = 1
     core: int = -1
     trials: int = 1

@@ -1,6 +1,6 @@
 """The measuring process: `python -P -m targets._shared.worker` with a JSON request on standard input.
 
-Answers one JSON object per line on standard output: `begin`, one `trial` for each (trial, model) or one
+Answers one JSON object per line on standard output: `begin`, one `trial` for each window or one
 `probe` for each (session, group of layers), `end`; or `error`. Only an answer that ends in `end` is complete.
 What libraries print goes to standard error.
 """
@@ -8,14 +8,13 @@ What libraries print goes to standard error.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
-
-MINIMUM_RUNS = 5
 
 
 def main() -> int:
@@ -49,7 +48,8 @@ def _trials(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     models = request["models"]
     for trial in range(request["trials"]):
         for index in order(len(models), trial):
-            yield {"type": "trial", "trial": trial, "model": index} | _trial(models[index], trial, request)
+            for record in _trial(models[index], trial, request):
+                yield {"type": "trial", "trial": trial, "model": index} | record
 
 
 def _probes(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -67,8 +67,8 @@ def _probes(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "probe", "session": session, "group": index, "ns": times}
 
 
-def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> dict[str, Any]:
-    """One fresh session: load, first inference, warm-up, timed runs; times in nanoseconds."""
+def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One fresh session: load, first inference, warm-up, windows of timed runs; times in nanoseconds."""
     from targets._shared.engines import OPENERS
 
     start = time.perf_counter_ns()
@@ -81,17 +81,12 @@ def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> dict[s
     loaded = time.perf_counter_ns()
     engine.run(0)
     first = time.perf_counter_ns()
-    cpu_clock = time.thread_time_ns if request["threads"] == 1 else time.process_time_ns
-    seconds = request["trial_seconds"]
-    _warm_up(engine.run, request["warmup"], seconds)
-    wall, cpu = _timed(engine.run, request["runs"], seconds, cpu_clock)
-    return {
-        "load_ns": loaded - start,
-        "first_ns": first - loaded,
-        "wall_ns": wall,
-        "cpu_ns": cpu,
-        "version": engine.version,
-    }
+    once = {"load_ns": loaded - start, "first_ns": first - loaded}
+    _warm_up(engine.run, request["warmup"], request["warmup_seconds"])
+    for window in range(request["windows"]):
+        wall, cpu = _timed(engine.run, request)
+        times = {"wall_ns": wall, "cpu_ns": cpu, "min_ns": min(wall), "runs": len(wall), "stride": 1}
+        yield {"window": window, "version": engine.version} | times | (once if window == 0 else {})
 
 
 def _warm_up(run: Callable[[int], object], runs: int, seconds: float) -> None:
@@ -110,24 +105,24 @@ def _warm_up(run: Callable[[int], object], runs: int, seconds: float) -> None:
         previous = took
 
 
-def _timed(
-    run: Callable[[int], object], runs: int, seconds: float, cpu_clock: Callable[[], int]
-) -> tuple[list[int], list[int]]:
-    """Wall and CPU nanoseconds of `runs` runs, fewer (but `MINIMUM_RUNS`) where `seconds` are over first."""
+def _timed(run: Callable[[int], object], request: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Wall and CPU nanoseconds of one window: `least` runs and `seconds`, or `most` runs (0: no limit)."""
+    cpu_clock = time.thread_time_ns if request["threads"] == 1 else time.process_time_ns
+    least, most = request["least"], request["most"]
     wall: list[int] = []
     cpu: list[int] = []
     clock = time.perf_counter_ns
     gc.collect()
     gc.disable()
-    stop = clock() + int(seconds * 1e9)
-    for k in range(runs):
+    stop = clock() + int(request["seconds"] * 1e9)
+    for k in itertools.count():
         cpu_start = cpu_clock()
         start = clock()
         run(k)
         end = clock()
         cpu.append(cpu_clock() - cpu_start)
         wall.append(end - start)
-        if end > stop and k + 1 >= MINIMUM_RUNS:
+        if k + 1 == most or (end > stop and k + 1 >= least):
             break
     gc.enable()
     return wall, cpu

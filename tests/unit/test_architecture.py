@@ -67,6 +67,7 @@ PLUGINS = {
     "toolchain/export": "FORMAT",
     "toolchain/quantize": "QUANTIZER",
     "targets": "TARGET",
+    "targets/_routes": "ROUTE",
 }
 
 

@@ -1,0 +1,102 @@
+"""This machine, through the C runner or, where it cannot be had, Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from targets._shared.benching import job_of, steps
+from targets._shared.conditions import installed_version, read_conditions
+from targets._shared.driving import Driver, driver_of, run_job
+from targets._shared.runner import TRIED, installed_library, native, runner
+from targets.host import TARGET
+from toolchain.contracts import Benched, BenchSettings, ModelFile, Progress, Reachable, Route
+from toolchain.errors import DeviceError
+from toolchain.plain import to_plain
+
+DISTRIBUTIONS: Final = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+SILENCE_SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThisMachine:
+    """The CPU that this program runs on; `driver` as in `targets.host.Host`."""
+
+    driver: Driver = "auto"
+    runtimes = TARGET.runtimes
+
+    def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:
+        """Interleaved trials of all `files` in one process, pinned to one core where one thread is asked for.
+
+        Raises:
+            DeviceError: a runtime's package is missing, or the measurement is not complete.
+        """
+        runtimes = sorted({file.runtime for file in files})
+        for runtime in runtimes:
+            _require(runtime)
+        driver = driver_of(runtimes, self.driver)
+        job = job_of(files, settings, [str(file.path.resolve()) for file in files])
+        before = _state(runtimes[0], settings.threads)
+        records = run_job(
+            job,
+            driver=self.driver,
+            silence_seconds=SILENCE_SECONDS + job.seconds,
+            on_record=steps(progress, job, [file.path.name for file in files]),
+        )
+        begin, *trials, end = records
+        return Benched(
+            device="host",
+            driver=driver,
+            versions={runtime: installed_version(DISTRIBUTIONS[runtime]) for runtime in runtimes},
+            before=begin.get("conditions", before),
+            after=end.get("conditions") or _state(runtimes[0], settings.threads),
+            records=tuple(trials),
+        )
+
+
+def _state(runtime: str, threads: int) -> dict[str, Any]:
+    """This machine's conditions as Python reads them."""
+    found = read_conditions(
+        device="host", runtime=runtime, distribution=DISTRIBUTIONS[runtime], threads=threads
+    )
+    plain: dict[str, Any] = to_plain(found)
+    return plain
+
+
+def _require(runtime: str) -> None:
+    if installed_version(DISTRIBUTIONS[runtime]) is None:
+        extra = "onnx" if runtime == "onnxruntime" else "tflite"
+        raise DeviceError(
+            f"device 'host' needs the package {DISTRIBUTIONS[runtime]} to run {runtime} files",
+            hint=f"pip install 'edgefit[{extra}]'",
+        )
+
+
+def _open(rest: str) -> ThisMachine:
+    if rest:
+        raise DeviceError(f"unknown device {'host:' + rest!r}", hint="this machine is --device host")
+    return ThisMachine()
+
+
+def _found() -> tuple[Reachable, ...]:
+    summary = f"this machine, {native()}"
+    try:
+        runner()
+    except DeviceError as error:
+        return (
+            Reachable(device="host", summary=f"{summary}, by Python", missing=error.message, hint=error.hint),
+        )
+    unknown = [name for name in TRIED if installed_library(name) is None]
+    missing = f"no library of {', '.join(unknown)} that the runner knows" if unknown else ""
+    hint = "pip install 'edgefit[onnx,tflite]'" if unknown else ""
+    return (Reachable(device="host", summary=f"{summary}, by the C runner", missing=missing, hint=hint),)
+
+
+ROUTE: Final = Route(
+    name="host",
+    form="host",
+    summary="this machine's CPU, by the C runner",
+    open=_open,
+    found=_found,
+)

@@ -1,0 +1,167 @@
+"""`edgefit bench --device --tier`: model files measured on a device that a route reaches; raw samples out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from toolchain import __version__, registry
+from toolchain.artifacts import content_hash
+from toolchain.assembly import FLOAT_OF, build, material_of, quantizers, require_formats
+from toolchain.contracts import (
+    Benched,
+    BenchSettings,
+    Connection,
+    ModelFile,
+    Progress,
+    Route,
+    Runtime,
+    Silent,
+)
+from toolchain.errors import InputError
+from toolchain.latency.tiers import TIERS, timing
+from toolchain.load import load
+from toolchain.plain import to_plain
+from toolchain.stages import Stages
+from toolchain.train.data import open_data
+from toolchain.values import Request
+
+SUFFIXES: Final = {".onnx": "onnx", ".tflite": "tflite"}
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether `path` is named as a file that a runtime opens itself."""
+    return path.suffix in SUFFIXES
+
+
+def bench_on_device(
+    request: Request,
+    *,
+    device: str = "host",
+    tier: str = "quick",
+    cadence_hz: float | None = None,
+    max_celsius: float | None = None,
+    progress: Progress | None = None,
+) -> Mapping[str, Any]:
+    """Measure a model file, or a network's files in every runtime of the device.
+
+    Of a network int8 files are made only with data to calibrate on.
+
+    Raises:
+        InputError: the file, the device, the tier or the runtime is unknown.
+        DeviceError: the device cannot be reached, or did not finish.
+    """
+    progress = progress or Silent()
+    settings = BenchSettings(
+        tier=_tier(tier), threads=request.threads, cadence_hz=cadence_hz, max_celsius=max_celsius
+    )
+    if not request.model.exists():
+        raise InputError(f"no model at {request.model}")
+    connection = connect(device)
+    runtimes = _chosen(connection.runtimes, request.runtime)
+    with tempfile.TemporaryDirectory(prefix="edgefit-bench-") as folder:
+        if is_model_file(request.model):
+            files = [_given(request.model, runtimes)]
+        else:
+            progress.stage("Files of the network")
+            files = _built(request, runtimes, Path(folder))
+        progress.stage(f"Measuring on {device}")
+        found = connection.bench(files, settings, progress)
+    return _record(files, settings, found)
+
+
+def connect(device: str) -> Connection:
+    """The device that `--device` names: `NAME`, or `NAME:REST` with what the route wants to know.
+
+    Raises:
+        InputError: no such route; the hint names those there are.
+        DeviceError: the device cannot be reached.
+    """
+    name, _, rest = device.partition(":")
+    route: Route = registry.find("targets._routes", "ROUTE", name, kind="device")
+    return route.open(rest)
+
+
+def _tier(name: str) -> Any:
+    if name not in TIERS:
+        raise InputError(f"unknown tier '{name}'", hint=f"known: {', '.join(TIERS)}")
+    return TIERS[name]
+
+
+def _chosen(runtimes: Sequence[Runtime], wanted: str) -> list[Runtime]:
+    found = [runtime for runtime in runtimes if wanted in ("auto", runtime.name)]
+    if not found:
+        known = ", ".join(runtime.name for runtime in runtimes)
+        raise InputError(f"the device has no runtime '{wanted}'", hint=f"it has {known}")
+    return found
+
+
+def _given(path: Path, runtimes: Sequence[Runtime]) -> ModelFile:
+    """A file as it is; nobody says which precision is in it."""
+    form = SUFFIXES[path.suffix]
+    for runtime in runtimes:
+        if runtime.format == form:
+            return ModelFile(path=path, runtime=runtime.name, sha256=content_hash(path))
+    raise InputError(
+        f"no runtime chosen here runs {path.name}", hint=f"chosen: {', '.join(r.name for r in runtimes)}"
+    )
+
+
+def _built(request: Request, runtimes: Sequence[Runtime], folder: Path) -> list[ModelFile]:
+    """The network's file for every runtime and precision that can be made."""
+    require_formats([runtime.format for runtime in runtimes])
+    program = load(
+        request.model, input_shape=request.input_shape, arch=request.arch, trust_pickle=request.trust_pickle
+    )
+    data = None
+    if request.data is not None:
+        data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
+    kinds = {
+        (runtime.format, precision): runtime.name
+        for runtime in runtimes
+        for precision in request.precisions
+        if precision in runtime.precisions
+        and (
+            precision == FLOAT_OF[runtime.format]
+            or (data is not None and precision in quantizers(runtime.format))
+        )
+    }
+    if not kinds:
+        asked = ", ".join(request.precisions)
+        raise InputError(f"no file can be made in {asked}", hint="int8 needs --data to calibrate on")
+    made = build(program, list(kinds), Stages(root=folder), material_of(program, data, request.model.name))
+    return [
+        ModelFile(path=a.path, runtime=kinds[kind], sha256=a.sha256, precision=a.precision)
+        for kind, a in made.items()
+    ]
+
+
+def _record(files: Sequence[ModelFile], settings: BenchSettings, found: Benched) -> dict[str, Any]:
+    """The record, `edgefit.bench/1` of docs/runner.md."""
+    models = []
+    for number, file in enumerate(files):
+        mine = sorted(
+            (r for r in found.records if r["model"] == number), key=lambda r: (r["trial"], r["window"])
+        )
+        models.append(
+            {
+                "file": file.path.name,
+                "sha256": file.sha256,
+                "runtime": file.runtime,
+                "runtime_version": found.versions.get(file.runtime),
+                "precision": file.precision,
+                "timing": to_plain(timing(mine, settings.tier)),
+            }
+        )
+    return {
+        "schema": "edgefit.bench/1",
+        "edgefit": __version__,
+        "device": found.device,
+        "driver": found.driver,
+        "settings": to_plain(settings),
+        "before": to_plain(found.before),
+        "after": to_plain(found.after),
+        "models": models,
+    }
