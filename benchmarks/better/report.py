@@ -36,8 +36,8 @@ def markdown(record: Record) -> str:
         "# Edgefit and torch-pruning 1.6.1 at equal measured latency",
         "",
         "CIFAR-10, ONNX Runtime in float, one thread, batch 1. Edgefit's network holds the budget (the"
-        " measured latency of the network as it is, over the speed-up); each torch-pruning variant is cut as little as"
-        " makes it as slow, measured in turns. Then the same fine-tuning for all:"
+        " measured latency of the network as it is, over the speed-up); each torch-pruning variant is cut as"
+        " little as makes it as slow, measured in turns. Then the same fine-tuning for all:"
         f" {setting['epochs']} epoch of {setting['train'] * 10:,} training images in batches of"
         f" {setting['batch_size']}, highest rate {setting['lr']:g}, the network as it is as teacher, the same"
         " images in the same order. Top-1 in percent on 5,000 validation images, mean of the seeds.",
