@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from toolchain import __version__
@@ -190,12 +191,25 @@ def _run_devices(flags: argparse.Namespace, name: str) -> Outcome:
 
 
 def _run_doctor(flags: argparse.Namespace, name: str) -> Outcome:
-    from toolchain.doctor import doctor
-    from toolchain.listings import doctor_text
+    from toolchain.doctor import doctor, needs
+    from toolchain.listings import doctor_text, needs_text
 
     with only_ours(debug=flags.debug):
-        found = doctor()
-    return _as_json(found) if flags.json else doctor_text(found), 0
+        found = doctor() if flags.target is None else needs(flags.target)
+    text = doctor_text if flags.target is None else needs_text
+    missing = any(not need["found"] for need in found.get("needs", ()))
+    return _as_json(found) if flags.json else text(found), int(missing)
+
+
+def _run_runner(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.listings import bundle_text
+
+    with only_ours(debug=flags.debug):
+        from targets._shared.bundling import bundle
+
+        out = flags.out or Path(f"edgefit-runner-{flags.arch}")
+        found = {**bundle(flags.arch, flags.runtime, out), "written": str(out)}
+    return _as_json(found) if flags.json else bundle_text(found), 0
 
 
 _COMMANDS: Final = {
@@ -206,6 +220,7 @@ _COMMANDS: Final = {
     "targets": _run_targets,
     "devices": _run_devices,
     "doctor": _run_doctor,
+    "runner": _run_runner,
 }
 
 

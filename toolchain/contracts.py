@@ -301,6 +301,15 @@ class Reachable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Need:
+    """Something that a route needs here: what was `found` of it ("": it is missing) and how to get it."""
+
+    name: str
+    found: str
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """A way to a device. `--device NAME` or `NAME:REST` opens it with REST; `form` shows how to write it."""
 
@@ -309,3 +318,4 @@ class Route:
     summary: str
     open: Callable[[str], Connection]
     found: Callable[[], Sequence[Reachable]]
+    needs: Callable[[], Sequence[Need]]

@@ -86,6 +86,23 @@ def devices() -> Mapping[str, Any]:
     return {"schema": "edgefit.devices/1", "routes": forms, "devices": found}
 
 
+def needs(target: str) -> Mapping[str, Any]:
+    """What measuring on a target or device needs here, what of it is there, and how to get the rest.
+
+    Raises:
+        InputError: an unknown target.
+    """
+    name = target.partition(":")[0]
+    routes = registry.names("targets._routes")
+    if name not in routes:
+        known: Target = registry.find("targets", "TARGET", name)
+        hint = f"edgefit predict MODEL --target {known.name} estimates from published measurements"
+        missing = {"name": f"a way to measure on {known.name}", "found": "", "hint": hint}
+        return {"schema": "edgefit.doctor/1", "target": target, "needs": [missing]}
+    route: Route = registry.find("targets._routes", "ROUTE", name)
+    return {"schema": "edgefit.doctor/1", "target": target, "needs": to_plain(route.needs())}
+
+
 def version_of(distribution: str) -> str | None:
     """The installed version; None when it is not installed."""
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from toolchain.flag_parser import Parser
-from toolchain.flag_values import positive
+from toolchain.flag_values import names, positive
 
 
 def add_device(parser: Parser) -> None:
@@ -23,3 +25,18 @@ def add_device(parser: Parser) -> None:
     group.add_argument(
         "--max-celsius", type=positive, metavar="C", help="wait until the device is as cool as this"
     )
+
+
+def add_bundle(parser: Parser) -> None:
+    """`runner bundle`: for which device, and what of it."""
+    parser.add_argument("action", choices=("bundle",), help="what to do")
+    group = parser.add_argument_group("the device")
+    group.add_argument("--arch", required=True, metavar="ARCH", help="x86_64, aarch64 or armv7")
+    group.add_argument(
+        "--runtime",
+        type=names,
+        default=("litert", "onnxruntime"),
+        metavar="NAME,...",
+        help="libraries, of the versions installed here (litert,onnxruntime)",
+    )
+    group.add_argument("--out", type=Path, metavar="DIR", help="the folder to make (edgefit-runner-ARCH)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolchain import __version__, registry
 from toolchain.errors import InputError
-from toolchain.flag_devices import add_device
+from toolchain.flag_devices import add_bundle, add_device
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
     SMALLEST_SHARE,
@@ -60,6 +60,10 @@ def parser_for(command: str, prog: str) -> Parser:
         parser.add_argument("--apply", type=Path, metavar="PLAN", help="carry out this saved plan.json")
     if command == "bench":
         add_device(parser)
+    if command == "doctor":
+        parser.add_argument("--target", metavar="NAME", help="what measuring on this target or device needs")
+    if command == "runner":
+        add_bundle(parser)
     _add_output(parser, command)
     return parser
 

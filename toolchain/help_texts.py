@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "targets": "list the devices and what they run",
     "devices": "show which devices can be measured from here now",
     "doctor": "show what is installed here and what is missing",
+    "runner": "gather what a device needs to measure: the C runner and the runtimes' libraries",
     "plan": "decide without changing anything, or carry out a saved plan",
 }
 EXIT_CODES: Final = """\
@@ -76,7 +77,13 @@ measured.csv has one line a network: its file beside the table, and its median l
 """,
     "targets": "examples:\n  edgefit targets\n  edgefit targets --json\n",
     "devices": "examples:\n  edgefit devices\n",
-    "doctor": "examples:\n  edgefit doctor\n",
+    "doctor": "examples:\n  edgefit doctor\n  edgefit doctor --target host\n",
+    "runner": """\
+examples:
+  edgefit runner bundle --arch aarch64 --runtime litert
+  edgefit runner bundle --arch aarch64 --runtime litert,onnxruntime --out board
+      a folder to copy to the device: edgefit-runner, the libraries with their hashes, bundle.json
+""",
     "plan": """\
 examples:
   edgefit plan model.pt2 --data images/ --budget-ms 5 --out plan

@@ -153,6 +153,24 @@ def devices_text(found: Found) -> str:
     return "\n".join(table(rows)) + "\n"
 
 
+def needs_text(found: Found) -> str:
+    """What a target needs here, and how to get what is missing."""
+    rows = [("needed", "found", "")]
+    for need in found["needs"]:
+        rows.append((need["name"], need["found"] or "missing", "" if need["found"] else need["hint"]))
+    return "\n".join(table(rows)) + "\n"
+
+
+def bundle_text(found: Found) -> str:
+    """What a bundle holds."""
+    rows = [("in the bundle", "version", "sha256"), ("edgefit-runner", found["runner"], "")]
+    rows += [(entry["file"], entry["version"], entry["sha256"]) for entry in found["libraries"]]
+    return (
+        "\n".join(table(rows))
+        + f"\n{found['written']}: for {found['arch']}; docs/runner.md tells how to use it\n"
+    )
+
+
 SLOWEST = 12
 """How many layers a prediction shows; the JSON has them all."""
 

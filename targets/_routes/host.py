@@ -11,7 +11,7 @@ from targets._shared.conditions import installed_version, read_conditions
 from targets._shared.driving import Driver, driver_of, run_job
 from targets._shared.runner import TRIED, installed_library, native, runner
 from targets.host import TARGET
-from toolchain.contracts import Benched, BenchSettings, ModelFile, Progress, Reachable, Route
+from toolchain.contracts import Benched, BenchSettings, ModelFile, Need, Progress, Reachable, Route
 from toolchain.errors import DeviceError
 from toolchain.plain import to_plain
 
@@ -79,18 +79,24 @@ def _open(rest: str) -> ThisMachine:
     return ThisMachine()
 
 
-def _found() -> tuple[Reachable, ...]:
-    summary = f"this machine, {native()}"
+def _needs() -> tuple[Need, ...]:
+    """The runner and the libraries that it opens; what is missing here, Python does."""
+    needs = []
     try:
-        runner()
+        needs.append(Need(name="the C runner", found=runner().name, hint=""))
     except DeviceError as error:
-        return (
-            Reachable(device="host", summary=f"{summary}, by Python", missing=error.message, hint=error.hint),
-        )
-    unknown = [name for name in TRIED if installed_library(name) is None]
-    missing = f"no library of {', '.join(unknown)} that the runner knows" if unknown else ""
-    hint = "pip install 'edgefit[onnx,tflite]'" if unknown else ""
-    return (Reachable(device="host", summary=f"{summary}, by the C runner", missing=missing, hint=hint),)
+        needs.append(Need(name="the C runner", found="", hint=error.hint))
+    for name, tried in TRIED.items():
+        library = installed_library(name)
+        hint = f"pip install '{DISTRIBUTIONS[name]}=={tried[0]}*'"
+        needs.append(Need(name=f"library of {name}", found=library.version if library else "", hint=hint))
+    return tuple(needs)
+
+
+def _found() -> tuple[Reachable, ...]:
+    missing = [need for need in _needs() if not need.found]
+    by = "by Python" if missing else "by the C runner"
+    return (Reachable(device="host", summary=f"this machine, {native()}, {by}"),)
 
 
 ROUTE: Final = Route(
@@ -99,4 +105,5 @@ ROUTE: Final = Route(
     summary="this machine's CPU, by the C runner",
     open=_open,
     found=_found,
+    needs=_needs,
 )

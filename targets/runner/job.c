@@ -31,6 +31,7 @@ static const struct number {
     {"warmup_seconds", DOUBLE, offsetof(struct job, warmup_seconds), 0},
     {"seed", LONG, offsetof(struct job, seed), 0},
     {"pool", INT, offsetof(struct job, pool), 1},
+    {"marks", INT, offsetof(struct job, marks), 0},
     {"cadence_hz", DOUBLE, offsetof(struct job, cadence_hz), 0},
     {"max_celsius", DOUBLE, offsetof(struct job, max_celsius), 0},
     {"cool_seconds", DOUBLE, offsetof(struct job, cool_seconds), 0},

@@ -28,6 +28,7 @@ struct job {
   double warmup_seconds;
   long seed;
   int pool;          /* input sets that take turns */
+  int marks;         /* 1: mark every timed run for targets/counter */
   double cadence_hz; /* 0: one run after the other */
   double max_celsius, cool_seconds; /* max_celsius 0: no gate */
   double min_battery;               /* percent; 0: no gate */
