@@ -23,7 +23,8 @@ AIM: Final = 0.97
 class Contender:
     """One runtime and precision with its latency model (None when no latency is asked for).
 
-    `damage` is what the precision alone costs, in nats; `overhead_bytes` what a file holds besides weights.
+    `damage` is what the precision alone costs, in nats; `overhead_bytes` what a file holds besides weights;
+    `aim` is the share of a latency budget that plans aim at.
     """
 
     combination: Combination
@@ -31,6 +32,7 @@ class Contender:
     model: PlannedLatency | None
     damage: float
     overhead_bytes: float = 0.0
+    aim: float = AIM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ def limits(run: Run, contender: Contender, shape: Shape) -> tuple[Limit, ...]:
     budget = run.request.budget
     found: list[Limit] = []
     if budget.ms is not None and contender.model is not None:
-        found.append(Limit(name="ms", limit=budget.ms * AIM, terms=contender.model.terms()))
+        found.append(Limit(name="ms", limit=budget.ms * contender.aim, terms=contender.model.terms()))
     if budget.mb is not None:
         each = bytes_per_weight(contender.combination[1]) / 1e6
         weights = tuple(t.scaled(each) for t in shape.terms("params"))
