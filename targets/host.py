@@ -160,7 +160,7 @@ def _measurement(
         )
         for r in sorted(mine, key=lambda r: r["trial"])
     ]
-    return summarise(
+    whole = summarise(
         trials,
         label=artifact.path.name,
         sha256=artifact.sha256,
@@ -168,6 +168,9 @@ def _measurement(
         precision=artifact.precision,
         conditions=replace(conditions, affinity=None if affinity is None else tuple(affinity)),
     )
+    alone = all(r["model"] == index for r in records if r["type"] == "trial")
+    peaks = [r["peak_bytes"] for r in mine if alone and r.get("peak_bytes") is not None]
+    return replace(whole, peak_bytes=max(peaks, default=None))
 
 
 def _require(artifact: Artifact) -> None:

@@ -212,8 +212,16 @@ def _run_runner(flags: argparse.Namespace, name: str) -> Outcome:
     return _as_json(found) if flags.json else bundle_text(found), 0
 
 
+def _run_gate(flags: argparse.Namespace, name: str) -> Outcome:
+    """gate, noise and history."""
+    from toolchain import gate_commands
+
+    return gate_commands.RUNNERS[name](flags)
+
+
 _COMMANDS: Final = {
     "bench": _run_bench,
+    "gate": _run_gate,
     "inspect": _run_inspect,
     "predict": _run_predict,
     "calibrate": _run_calibrate,

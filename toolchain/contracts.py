@@ -21,6 +21,7 @@ from toolchain.values import (
     Precision,
     Preprocessing,
     Program,
+    TensorSpec,
 )
 
 if TYPE_CHECKING:
@@ -132,6 +133,10 @@ class Session(Protocol):
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Shape and type of every input, in their order; a None dimension takes any size."""
 
     def run(self, arrays: Arrays) -> Arrays:
         """Outputs for inputs of any batch size, in the order of the program's outputs."""

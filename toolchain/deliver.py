@@ -39,8 +39,8 @@ def refuse_foreign_folder(out: Path) -> None:
 
 
 def _ours(out: Path) -> bool:
-    """Whether the folder holds an earlier report or front of ours."""
-    for name in ("report.json", "front.json"):
+    """Whether the folder holds an earlier report, front or gate of ours."""
+    for name in ("report.json", "front.json", "gate.json"):
         try:
             schema = json.loads((out / name).read_text(encoding="utf-8"))["schema"]
         except (OSError, ValueError, KeyError, TypeError):

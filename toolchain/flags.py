@@ -27,6 +27,7 @@ from toolchain.flag_values import (
     side_lengths,
     smaller_sides,
 )
+from toolchain.gate_flags import GATING, add_gate_flags
 from toolchain.help_texts import COMMANDS, EXAMPLES, EXIT_CODES
 from toolchain.values import Budget, Preprocessing, Request, Training
 
@@ -64,6 +65,8 @@ def parser_for(command: str, prog: str) -> Parser:
         parser.add_argument("--target", metavar="NAME", help="what measuring on this target or device needs")
     if command == "runner":
         add_bundle(parser)
+    if command in GATING:
+        add_gate_flags(parser, command)
     _add_output(parser, command)
     return parser
 

@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "compress": "make the network smaller until it holds the budget, and prove it",
     "bench": "measure the network as it is, in every runtime and precision of the target",
     "predict": "estimate the latency on a device that is not at hand, from published measurements",
+    "gate": "compare a model with a baseline, measured in turns: pass, fail or inconclusive",
     "calibrate": "fit a target's latency model to a few measurements of one's own device",
     "inspect": "show what the network is and which channels can be removed together",
     "targets": "list the devices and what they run",
@@ -25,6 +26,7 @@ exit codes:
   4    no plan reaches the budget; the best one is kept
   5    a converter or quantizer failed
   6    the target could not be reached or did not finish
+  10   a gate found no clear answer in the time allowed
   70   a fault in edgefit itself
   130  interrupted with Ctrl-C; finished work is kept
 Of several cases (lists of budgets or targets) all are run, and the highest of their codes is given.
@@ -52,6 +54,13 @@ examples:
   edgefit bench model.pt2 --json > before.json
   edgefit bench model.onnx --device host --tier quick
       one file, in fresh sessions, by the C runner; raw samples are in the JSON
+""",
+    "gate": """\
+examples:
+  edgefit gate model.onnx --baseline released.onnx
+  edgefit gate model.onnx --baseline main               the same file as it is in git's main
+  edgefit gate model.pt2 --baseline v1.2:net/model.pt2 --max-regression 3 --budget-ms 5
+  edgefit gate small/ --baseline model.pt2 --max-growth 0 --min-agreement 95 --data images/
 """,
     "inspect": """\
 examples:

@@ -242,6 +242,8 @@ class Measurement:
 
     `samples_ms[t]` are the timed runs of trial t, each trial a fresh session; trials of the models of one
     comparison are interleaved. The interval of p50 and p90 is 95 %, from order statistics of trials.
+    `cpu_trials_ms[t]` is the median CPU time of trial t's runs, empty where the device does not tell;
+    `peak_bytes` what the process grew by, where the file was measured in a process of its own.
     """
 
     label: str
@@ -259,6 +261,8 @@ class Measurement:
     first_ms: float | None
     samples_ms: tuple[tuple[float, ...], ...]
     conditions: Conditions
+    cpu_trials_ms: tuple[float, ...] = ()
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

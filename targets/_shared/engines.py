@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,13 @@ OPENERS: dict[str, Callable[[str, int, int], Engine]] = {
     "onnxruntime": open_onnxruntime,
     "litert": open_litert,
 }
+
+_LIBRARIES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter"}
+
+
+def load_library(runtime: str) -> None:
+    """Import the runtime, so that what a model needs can be told from what its runtime needs."""
+    importlib.import_module(_LIBRARIES[runtime])
 
 
 def _sizes(shape: list[int | str | None]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -45,7 +46,10 @@ def order(models: int, trial: int) -> list[int]:
 
 
 def _trials(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from targets._shared.engines import load_library
+
     models = request["models"]
+    load_library(models[0]["runtime"])  # so that what a model takes is told from what its runtime takes
     for trial in range(request["trials"]):
         for index in order(len(models), trial):
             for record in _trial(models[index], trial, request):
@@ -71,6 +75,7 @@ def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> Iterat
     """One fresh session: load, first inference, warm-up, windows of timed runs; times in nanoseconds."""
     from targets._shared.engines import OPENERS
 
+    resident = _memory("VmRSS")
     start = time.perf_counter_ns()
     try:
         engine = OPENERS[model["runtime"]](model["path"], request["threads"], trial)
@@ -81,10 +86,12 @@ def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> Iterat
     loaded = time.perf_counter_ns()
     engine.run(0)
     first = time.perf_counter_ns()
-    once = {"load_ns": loaded - start, "first_ns": first - loaded}
+    once: dict[str, int | None] = {"load_ns": loaded - start, "first_ns": first - loaded}
     _warm_up(engine.run, request["warmup"], request["warmup_seconds"])
     for window in range(request["windows"]):
         wall, cpu = _timed(engine.run, request)
+        peak = _memory("VmHWM")
+        once["peak_bytes"] = None if resident is None or peak is None else peak - resident
         times = {"wall_ns": wall, "cpu_ns": cpu, "min_ns": min(wall), "runs": len(wall), "stride": 1}
         yield {"window": window, "version": engine.version} | times | (once if window == 0 else {})
 
@@ -135,6 +142,15 @@ def _pin(threads: int) -> list[int] | None:
     if threads == 1:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     return sorted(os.sched_getaffinity(0))
+
+
+def _memory(field: str) -> int | None:
+    """Bytes of this process: `VmRSS` now, `VmHWM` at most so far; None where Linux does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
 def _answer(answers: TextIO, record: dict[str, Any]) -> None:

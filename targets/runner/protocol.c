@@ -123,10 +123,24 @@ static bool timed(const struct job *job, struct session *session, struct samples
   return true;
 }
 
+/* Bytes of this process: "VmRSS:" now, "VmHWM:" at most so far; 0 where /proc does not tell. */
+static int64_t process_memory(const char *field) {
+  FILE *status = fopen("/proc/self/status", "r");
+  if (status == NULL) return 0;
+  char line[256];
+  long long kilobytes = 0;
+  size_t length = strlen(field);
+  while (kilobytes == 0 && fgets(line, sizeof line, status) != NULL) {
+    if (strncmp(line, field, length) == 0) kilobytes = strtoll(line + length, NULL, 10);
+  }
+  fclose(status);
+  return (int64_t)kilobytes * 1024;
+}
+
 /* What a trial's record says besides its samples. */
 struct told {
   int trial, model, window;
-  int64_t load_ns, first_ns, warmup, late;
+  int64_t load_ns, first_ns, warmup, late, resident;
   bool settled;
   const char *version;
 };
@@ -143,6 +157,8 @@ static bool write_record(FILE *out, const struct told *told, const struct sample
     json_count_member(out, &first, "warmup", told->warmup);
     json_key(out, &first, "settled");
     fputs(told->settled ? "true" : "false", out);
+    int64_t peak = process_memory("VmHWM:");
+    if (peak > 0 && told->resident > 0) json_count_member(out, &first, "peak_bytes", peak - told->resident);
   }
   json_text_member(out, &first, "version", told->version);
   json_count_member(out, &first, "runs", samples->runs);
@@ -172,6 +188,7 @@ bool protocol_trial(const struct job *job, int model, int trial, const struct ru
                     FILE *out, int *written) {
   struct session session = {.runtime = runtime};
   struct told told = {.trial = trial, .model = model, .version = version};
+  told.resident = process_memory("VmRSS:");
   int64_t start = now_ns();
   bool well = runtime->open(&session, job->model[model].path, job->threads, job->pool);
   told.load_ns = now_ns() - start;

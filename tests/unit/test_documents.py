@@ -9,6 +9,9 @@ import pytest
 from toolchain import cli, errors
 from toolchain.cases import requests_of
 from toolchain.flags import parser_for, request_of
+from toolchain.gate_commands import gate_request
+from toolchain.gate_flags import GATING
+from toolchain.gate_record import EXIT
 from toolchain.help_texts import COMMANDS, EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +40,9 @@ def test_documented_command_parses(line):
     flags = parser_for(words[0], words[0]).read(words[1:])
     if words[0] in ("compress", "plan"):
         assert requests_of(flags, words[0])
-    elif words[0] not in ("doctor", "targets", "devices", "runner"):
+    elif words[0] == "gate":
+        assert gate_request(flags).candidate == flags.candidate
+    elif words[0] not in ("doctor", "targets", "devices", "runner", *GATING):
         request_of(flags, words[0])
 
 
@@ -47,7 +52,7 @@ def test_readme_lists_the_exit_codes_of_the_code():
     printed = dict(re.findall(r"^ +(\d+) +(.+)$", EXIT_CODES, re.MULTILINE))
     assert listed == printed
     leaves = {kind.exit_code for kind in errors.CompressError.__subclasses__()}
-    assert leaves | {0, 1, cli.INTERNAL, cli.INTERRUPTED} == {int(code) for code in printed}
+    assert leaves | {0, 1, *EXIT.values(), cli.INTERNAL, cli.INTERRUPTED} == {int(code) for code in printed}
 
 
 def test_links_between_documents_lead_somewhere():

@@ -15,7 +15,7 @@ from toolchain.coreml_package import save
 from toolchain.errors import ConversionError
 from toolchain.export._graph import exported
 from toolchain.foreign import require, translated
-from toolchain.values import Artifact, Program
+from toolchain.values import Artifact, Program, TensorSpec
 
 if TYPE_CHECKING:
     from toolchain.contracts import Arrays
@@ -81,6 +81,15 @@ class CoreMlSession:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     engine: Any
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Shape of every input; samples are run one by one, so the batch is free."""
+        arrays = [entry.type.multiArrayType for entry in self.engine.get_spec().description.input]
+        return tuple(
+            TensorSpec(name=name, shape=(None, *(int(n) for n in array.shape[1:])))
+            for name, array in zip(self.inputs, arrays, strict=True)
+        )
 
     def run(self, arrays: Arrays) -> Arrays:
         """Outputs for inputs [n, ...]."""

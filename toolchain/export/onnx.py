@@ -14,7 +14,7 @@ from toolchain.contracts import Format
 from toolchain.errors import ConversionError
 from toolchain.export._graph import exported, refuse_too_large
 from toolchain.foreign import quiet, require, translated
-from toolchain.values import Artifact, Program
+from toolchain.values import Artifact, Program, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,6 +150,18 @@ class OnnxSession:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     engine: Any
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Shape and type of every input."""
+        return tuple(
+            TensorSpec(
+                name=entry.name,
+                shape=tuple(size if isinstance(size, int) else None for size in entry.shape),
+                dtype=_NUMPY.get(entry.type, "float32"),
+            )
+            for entry in self.engine.get_inputs()
+        )
 
     def run(self, arrays: Arrays) -> Arrays:
         """Outputs for inputs of any batch size (where the file's batch is dynamic)."""

@@ -12,7 +12,7 @@ from toolchain.contracts import Format
 from toolchain.errors import ConversionError
 from toolchain.export._graph import refuse_too_large, sample
 from toolchain.foreign import require, translated
-from toolchain.values import Artifact, Program
+from toolchain.values import Artifact, Program, TensorSpec
 
 if TYPE_CHECKING:
     from toolchain.contracts import Arrays
@@ -100,6 +100,16 @@ class LiteRtSession:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     engine: Any
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Shape and type of every input; any multiple of the file's batch is run."""
+        return tuple(
+            TensorSpec(
+                name=name, shape=(None, *(int(n) for n in entry["shape"][1:])), dtype=entry["dtype"].__name__
+            )
+            for name, entry in zip(self.inputs, self.engine.get_input_details(), strict=True)
+        )
 
     def run(self, arrays: Arrays) -> Arrays:
         """Outputs for inputs [n, ...] where n is a multiple of the file's batch."""

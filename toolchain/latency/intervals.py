@@ -84,6 +84,7 @@ def summarise(
         raise InputError(f"no samples of '{label}' to summarise")
     p50 = _quantile_interval([t.wall_ms for t in trials], 0.5)
     p90 = _quantile_interval([t.wall_ms for t in trials], 0.9)
+    cpu_ms = tuple(float(np.median(t.cpu_ms)) for t in trials if t.cpu_ms)
     return Measurement(
         label=label,
         sha256=sha256,
@@ -95,11 +96,12 @@ def summarise(
         p90_ms=p90.value,
         p90_low_ms=p90.low,
         p90_high_ms=p90.high,
-        cpu_p50_ms=_median([float(np.median(t.cpu_ms)) for t in trials if t.cpu_ms]),
+        cpu_p50_ms=_median(cpu_ms),
         load_ms=_median([t.load_ms for t in trials if t.load_ms is not None]),
         first_ms=_median([t.first_ms for t in trials if t.first_ms is not None]),
         samples_ms=tuple(t.wall_ms for t in trials),
         conditions=conditions,
+        cpu_trials_ms=cpu_ms if len(cpu_ms) == len(trials) else (),
     )
 
 
@@ -123,7 +125,15 @@ def pooled(earlier: Measurement, later: Measurement) -> Measurement:
         precision=later.precision,
         conditions=later.conditions,
     )
-    return replace(whole, cpu_p50_ms=later.cpu_p50_ms, load_ms=later.load_ms, first_ms=later.first_ms)
+    cpu_ms = earlier.cpu_trials_ms + later.cpu_trials_ms
+    return replace(
+        whole,
+        cpu_p50_ms=_median(cpu_ms) if cpu_ms else later.cpu_p50_ms,
+        load_ms=later.load_ms,
+        first_ms=later.first_ms,
+        cpu_trials_ms=cpu_ms,
+        peak_bytes=max((b for b in (earlier.peak_bytes, later.peak_bytes) if b is not None), default=None),
+    )
 
 
 def verdict(measurement: Measurement | None, budget_ms: float) -> Verdict:

@@ -1,0 +1,107 @@
+"""`edgefit gate`, `noise` and `history`: flags to work, records to text and files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from toolchain.deliver import refuse_foreign_folder, replace_folder
+from toolchain.gate import gate, target_named
+from toolchain.gate_limits import Limits
+from toolchain.gate_record import GateRequest
+from toolchain.report.gate_ci import github_annotations, junit_xml
+from toolchain.report.gate_text import gate_markdown, gate_text
+from toolchain.screen import only_ours, progress_on
+from toolchain.sides import Wishes
+from toolchain.values import Preprocessing
+
+Outcome = tuple[str, int]
+
+
+def run_gate(flags: argparse.Namespace) -> Outcome:
+    """Compare, write the files, say it."""
+    request = gate_request(flags)
+    refuse_foreign_folder(flags.out)
+    with only_ours(debug=flags.debug) as stderr, progress_on(stderr, quiet=flags.quiet) as progress:
+        record = gate(request, progress)
+    replace_folder(flags.out, lambda folder: _write(folder, record))
+    if flags.json:
+        return _as_json(record), record["exit_code"]
+    annotated = flags.annotate == "github" or (
+        flags.annotate == "auto" and os.environ.get("GITHUB_ACTIONS") == "true"
+    )
+    text = gate_text(record) + (github_annotations(record) if annotated else "")
+    return text, record["exit_code"]
+
+
+def wishes_of(flags: argparse.Namespace) -> Wishes:
+    """How models are opened, of `gate` and `noise`."""
+    known, shapes = Preprocessing(), flags.input_shape
+    return Wishes(
+        target=target_named(flags.target),
+        runtime=flags.runtime,
+        precision=flags.precision,
+        data=getattr(flags, "data", None),
+        preprocessing=_preprocessing(flags) if hasattr(flags, "data") else known,
+        arch=flags.arch,
+        input_shape=tuple(shapes) if shapes else None,
+        trust_pickle=flags.trust_pickle,
+    )
+
+
+def _preprocessing(flags: argparse.Namespace) -> Preprocessing:
+    known = Preprocessing()
+    return Preprocessing(
+        mean=flags.mean or known.mean, std=flags.std or known.std, resize=flags.resize, source="flags"
+    )
+
+
+def gate_request(flags: argparse.Namespace) -> GateRequest:
+    """The request that the flags of `gate` make; percents become ratios.
+
+    Raises:
+        InputError: the target cannot be measured.
+    """
+
+    def ratio(percent: float | None) -> float | None:
+        return None if percent is None else percent / 100
+
+    return GateRequest(
+        candidate=flags.candidate,
+        baseline=flags.baseline,
+        wishes=wishes_of(flags),
+        threads=flags.threads,
+        clock=flags.clock,
+        max_regression=flags.max_regression / 100,
+        seconds=flags.seconds,
+        on_inconclusive=flags.on_inconclusive,
+        limits=Limits(
+            budget_ms=flags.budget_ms,
+            max_mb=flags.max_mb,
+            max_growth=ratio(flags.max_growth),
+            max_memory_mb=flags.max_memory_mb,
+            max_memory_growth=ratio(flags.max_memory_growth),
+            min_agreement=flags.min_agreement,
+            max_drop=flags.max_drop,
+            data=flags.data,
+            metric=flags.metric,
+            preprocessing=_preprocessing(flags),
+        ),
+    )
+
+
+def _write(folder: Path, record: Mapping[str, Any]) -> None:
+    (folder / "gate.json").write_text(_as_json(record), encoding="utf-8")
+    (folder / "gate.md").write_text(gate_markdown(record), encoding="utf-8")
+    (folder / "junit.xml").write_text(junit_xml(record), encoding="utf-8")
+
+
+def _as_json(record: object) -> str:
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+RUNNERS: Final[Mapping[str, Callable[[argparse.Namespace], Outcome]]] = {"gate": run_gate}

@@ -1,0 +1,189 @@
+"""What a gate judges besides the ratio of latencies: the budget, the file, the memory, the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from toolchain.contracts import Device, Progress, Sampling
+from toolchain.errors import InputError
+from toolchain.latency.intervals import verdict
+from toolchain.latency.sequential import Answer
+from toolchain.values import Artifact, Measurement, Preprocessing
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Arrays, Data, Session
+    from toolchain.sides import Side
+
+SAMPLES: Final = 256
+"""Random inputs on which answers are compared where there are no data."""
+_OF_VERDICT: Final[dict[str, Answer]] = {"held": "pass", "over": "fail"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The optional gates; None: not asked. Sizes and memory in 10^6 bytes, growth as a ratio minus 1.
+
+    `min_agreement` is in percent of samples, `max_drop` in the metric's unit; `data` feeds both.
+    """
+
+    budget_ms: float | None = None
+    max_mb: float | None = None
+    max_growth: float | None = None
+    max_memory_mb: float | None = None
+    max_memory_growth: float | None = None
+    min_agreement: float | None = None
+    max_drop: float | None = None
+    data: str | None = None
+    metric: str = "top1"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One judgement: `value` against `limit` in `unit`, with its interval where it has one."""
+
+    name: str
+    verdict: Literal["pass", "fail", "inconclusive"]
+    value: float
+    limit: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    detail: str = ""
+
+
+def judge_limits(
+    limits: Limits,
+    device: Device,
+    candidate: Side,
+    baseline: Side,
+    measured: Measurement,
+    threads: int,
+    progress: Progress,
+) -> tuple[Judged, ...]:
+    """Every gate that was asked for, in a fixed order.
+
+    Raises:
+        InputError: one needs a model file where only figures were given, or is not told by the device.
+    """
+    found = list(_of_budget(limits, measured))
+    found += _of_size(limits, candidate, baseline)
+    found += _of_memory(limits, device, candidate, baseline, threads, progress)
+    found += _of_answers(limits, candidate, baseline, progress)
+    return tuple(found)
+
+
+def _of_budget(limits: Limits, measured: Measurement) -> Iterator[Judged]:
+    if limits.budget_ms is not None:
+        answer = _OF_VERDICT.get(verdict(measured, limits.budget_ms), "inconclusive")
+        yield Judged(
+            name="budget", verdict=answer, value=measured.p50_ms, low=measured.p50_low_ms,
+            high=measured.p50_high_ms, limit=limits.budget_ms, unit="ms",
+        )  # fmt: skip
+
+
+def _of_size(limits: Limits, candidate: Side, baseline: Side) -> Iterator[Judged]:
+    if limits.max_mb is not None:
+        yield _at_most("file size", _file(candidate, "--max-mb").size_bytes / 1e6, limits.max_mb, "MB")
+    if limits.max_growth is not None:
+        new, old = (_file(side, "--max-growth").size_bytes for side in (candidate, baseline))
+        yield _at_most("file growth", new / old, 1 + limits.max_growth, "x")
+
+
+def _of_memory(
+    limits: Limits, device: Device, candidate: Side, baseline: Side, threads: int, progress: Progress
+) -> Iterator[Judged]:
+    """What the process grows by when it loads and runs the file alone, runtime library not counted."""
+
+    def peak(side: Side) -> float:
+        sampling = Sampling(trials=1, runs=5, warmup=2, trial_seconds=0.2, threads=threads)
+        found = device.measure((_file(side, "--max-memory-mb"),), sampling, progress)[0].peak_bytes
+        if found is None:
+            raise InputError("this device does not tell the peak memory", hint="leave out --max-memory-...")
+        return found / 1e6
+
+    if limits.max_memory_mb is None and limits.max_memory_growth is None:
+        return
+    progress.stage("Peak memory")
+    new = peak(candidate)
+    if limits.max_memory_mb is not None:
+        yield _at_most("peak memory", new, limits.max_memory_mb, "MB")
+    if limits.max_memory_growth is not None:
+        yield _at_most("peak memory growth", new / peak(baseline), 1 + limits.max_memory_growth, "x")
+
+
+def _of_answers(limits: Limits, candidate: Side, baseline: Side, progress: Progress) -> Iterator[Judged]:
+    if limits.min_agreement is None and limits.max_drop is None:
+        return
+    from toolchain.assembly import open_session, runner
+    from toolchain.train.data import open_data
+    from toolchain.train.metric import evaluate, resolve
+
+    progress.stage("Comparing the answers")
+    sessions = [open_session(_file(side, "--min-agreement")) for side in (candidate, baseline)]
+    new, old = (_runnable(session) for session in sessions)
+    data = None
+    if limits.data is not None:
+        data = open_data(limits.data, preprocessing=limits.preprocessing, program_inputs=new.specs)
+    if limits.min_agreement is not None:
+        value, samples = _agreement(new, old, data)
+        on = f"of {samples} {'samples' if data else 'random inputs'}"
+        enough: Answer = "pass" if value >= limits.min_agreement else "fail"
+        yield Judged(
+            name="agreement", verdict=enough, value=value, limit=limits.min_agreement, unit="%", detail=on
+        )
+    if limits.max_drop is not None:
+        if data is None:
+            raise InputError("--max-drop compares accuracies, but there is no --data")
+        metric = resolve(limits.metric)
+        before, after = (evaluate(runner(session), data, metric).value for session in (old, new))
+        lost = metric.lost(before, after)
+        yield _at_most(f"drop of {metric.name}", lost, limits.max_drop, metric.unit)
+
+
+def _agreement(new: Session, old: Session, data: Data | None) -> tuple[float, int]:
+    """(percent of equal decisions on the first output, number of samples)."""
+    from toolchain.verify.parity import agreement
+
+    same, samples = 0.0, 0
+    for arrays in _inputs(new, data):
+        found, wanted = new.run(arrays)[0], old.run(arrays)[0]
+        same += agreement(found, wanted) * len(wanted)
+        samples += len(wanted)
+    return same / samples, samples
+
+
+def _inputs(session: Session, data: Data | None) -> Iterator[Arrays]:
+    import numpy as np
+
+    if data is not None:
+        for tensors, _ in data.validation(SAMPLES):
+            yield tuple(x.numpy() for x in tensors)
+        return
+    rng = np.random.default_rng(0)
+    for _ in range(SAMPLES):
+        shapes = [(tuple(1 if n is None else n for n in spec.shape), spec.dtype) for spec in session.specs]
+        yield tuple(
+            rng.standard_normal(shape).astype(kind) if kind.startswith("float") else
+            rng.integers(0, 2, shape).astype(kind)
+            for shape, kind in shapes
+        )  # fmt: skip
+
+
+def _runnable(session: Session | None) -> Session:
+    if session is None:
+        raise InputError("files of this format cannot be run here, so their answers cannot be compared")
+    return session
+
+
+def _file(side: Side, flag: str) -> Artifact:
+    if side.artifact is None:
+        raise InputError(f"{flag} needs model files, and {side.label} holds figures only")
+    return side.artifact
+
+
+def _at_most(name: str, value: float, limit: float, unit: str) -> Judged:
+    answer: Answer = "pass" if value <= limit else "fail"
+    return Judged(name=name, verdict=answer, value=value, limit=limit, unit=unit)
