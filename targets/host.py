@@ -38,8 +38,8 @@ _PACKAGES: Mapping[str, _Package] = {
 # 16, and take slow code paths when widths are not multiples of 4. So: multiples of 4, and the layer timings
 # tell which of them pay.
 _RUNTIMES: Final = (
-    Runtime(name="onnxruntime", format="onnx", precisions=("fp32", "int8"), align=4),
-    Runtime(name="litert", format="tflite", precisions=("fp32", "int8"), align=4),
+    Runtime(name="onnxruntime", format="onnx", precisions=("fp32", "int8"), align=4, mixed=True),
+    Runtime(name="litert", format="tflite", precisions=("fp32", "int8"), align=4, mixed=True),
 )
 LEAST: Final = 5
 """Runs of a trial at least, however long one takes."""

@@ -15,6 +15,7 @@ from toolchain.contracts import Data, Format, Quantizer, Session
 from toolchain.errors import InputError
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
+from toolchain.program.cost import layers
 from toolchain.program.lower import lower
 from toolchain.stages import Stages
 from toolchain.values import Artifact, Precision, Preprocessing, Program
@@ -22,7 +23,7 @@ from toolchain.values import Artifact, Precision, Preprocessing, Program
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolchain.contracts import Arrays
+    from toolchain.contracts import Arrays, Weights
 
 Kind = tuple[str, Precision]
 FLOAT_OF: Mapping[str, Precision] = {"onnx": "fp32", "tflite": "fp32", "coreml": "fp16"}
@@ -82,11 +83,17 @@ def material_of(program: Program, data: Data | None, source: str) -> Material:
 
 
 def build(
-    program: Program, kinds: Sequence[Kind], stages: Stages, material: Material
+    program: Program,
+    kinds: Sequence[Kind],
+    stages: Stages,
+    material: Material,
+    in_float: Sequence[str] = (),
 ) -> dict[Kind, Artifact]:
     """The program's files of all `kinds` (format, precision), each made once.
 
-    A quantized file is made from the float file of its format. Errors of a converter propagate.
+    A quantized file is made from the float file of its format; the layers named `in_float` (by their
+    weights; those that the program has no more are passed over) keep that one's precision. Errors of a
+    converter propagate.
     """
     made: dict[Kind, Artifact] = {}
     identity = fingerprint(program)
@@ -96,12 +103,18 @@ def build(
             kind = (format_name, step)
             if kind not in made:
                 source = None if step == base else made[(format_name, base)]
-                made[kind] = _stage(program, identity, kind, source, stages, material)
+                made[kind] = _stage(program, identity, kind, source, stages, material, in_float)
     return {kind: made[kind] for kind in kinds}
 
 
 def _stage(
-    program: Program, identity: str, kind: Kind, source: Artifact | None, stages: Stages, material: Material
+    program: Program,
+    identity: str,
+    kind: Kind,
+    source: Artifact | None,
+    stages: Stages,
+    material: Material,
+    in_float: Sequence[str],
 ) -> Artifact:
     format_name, precision = kind
     form = format_named(format_name)
@@ -112,9 +125,10 @@ def _stage(
         if source is None:
             artifact = form.write(lower(program), path, material.metadata)
         else:
-            quantizer = quantizers(format_name)[precision]
-            artifact = quantizer.quantize(source, path, material.samples if quantizer.needs_data else None)
-        record = to_plain(replace(artifact, path=Path(path.name)))
+            quantizer = quantizers(format_name)["int8" if precision == "mixed" else precision]
+            samples = material.samples if quantizer.needs_data else None
+            artifact = quantizer.quantize(source, path, samples, weights_of(program, in_float))
+        record = to_plain(replace(artifact, path=Path(path.name), precision=precision))
         (folder / "artifact.json").write_text(json.dumps(record), encoding="utf-8")
 
     inputs = {
@@ -123,10 +137,25 @@ def _stage(
         "precision": precision,
         "metadata": dict(material.metadata),
         "samples": material.key if source is not None else "",
+        "in_float": list(in_float) if source is not None else [],
     }
     folder, _ = stages.once(f"{format_name}-{precision}", inputs, make)
     artifact = from_plain(Artifact, json.loads((folder / "artifact.json").read_text(encoding="utf-8")))
     return replace(artifact, path=folder / artifact.path)
+
+
+def weights_of(program: Program, names: Sequence[str]) -> Weights:
+    """Weights of the layers whose weights are called so, as they are exported (batch norms merged)."""
+    if not names:
+        return {}
+    lowered = lower(program)
+    tensors = {**dict(lowered.module.named_parameters()), **dict(lowered.module.named_buffers())}
+    exported = {layer.node: tensors[layer.weight].detach().numpy() for layer in layers(lowered)}
+    return {
+        layer.weight: exported[layer.node]
+        for layer in layers(program)
+        if layer.weight in names and layer.node in exported
+    }
 
 
 def copy_file(artifact: Artifact, folder: Path) -> Artifact:

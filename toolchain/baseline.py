@@ -61,13 +61,13 @@ def measure_baseline(
     drops: dict[Combination, float] = {}
     if run.data is not None:
         with run.stage("Metric of the quantized original", "evaluate"):
-            drops = {c: _drop(run, a) for c, a in artifacts.items() if a.precision == "int8"}
+            drops = {c: quantization_drop(run, a) for c, a in artifacts.items() if a.precision == "int8"}
     return Baseline(
         score=score, cost=cost(run.program), artifacts=artifacts, measurements=measurements, drops=drops
     )
 
 
-def _drop(run: Run, artifact: Artifact) -> float:
+def quantization_drop(run: Run, artifact: Artifact) -> float:
     """Points of the metric that quantization costs, on the same validation samples."""
     assert run.data is not None
     data = run.data
@@ -112,7 +112,7 @@ def combinations(run: Run) -> tuple[Combination, ...]:
             extra = format_named(runtime.format).extra
             _say(run, f"{runtime.name} is not installed: not used (pip install 'edgefit[{extra}]' brings it)")
         else:
-            allowed = [p for p in runtime.precisions if p in run.request.precisions]
+            allowed = [p for p in runtime.precisions if p in _asked(run)]
             if run.material.samples is None:
                 allowed = [p for p in allowed if not _needs_data(runtime.format, p)]
             pairs += [(runtime.name, p) for p in allowed]
@@ -122,6 +122,12 @@ def combinations(run: Run) -> tuple[Combination, ...]:
             hint="int8 needs --data to calibrate; or allow fp32 with --precision",
         )
     return tuple(pairs)
+
+
+def _asked(run: Run) -> set[Precision]:
+    """The request's precisions; mixed precision begins with none of the layers in float."""
+    asked = set(run.request.precisions)
+    return asked | {"int8"} if "mixed" in asked else asked
 
 
 def _needs_data(format_name: str, precision: Precision) -> bool:

@@ -172,7 +172,8 @@ def _same(plan: PrunePlan, other: PrunePlan) -> bool:
 
 def _round_measurement(run: Run, contender: Contender, program: Program, number: int) -> Measurement:
     with run.stage(f"Files of the candidate (round {number})", "candidates"):
-        artifact = build_for(run, program, [contender.combination])[contender.combination]
+        combination = contender.combination
+        artifact = build_for(run, program, [combination], contender.in_float)[combination]
     with run.stage(f"Latency of the candidate (round {number})", "measure"):
         return measure(run, [artifact], ROUND)[0]
 
@@ -190,7 +191,7 @@ def _unreachable(run: Run, plan: PrunePlan, measured: Measurement | None) -> Bud
         message = f"budget not reached: the smallest network considered still needs {needs or 'more'}"
     return BudgetError(
         message,
-        hint="raise the budget, or allow more: --precision fp32,int8, --runtime auto",
+        hint="raise the budget, or allow more: --precision fp32,int8,mixed, --runtime auto",
         plan=plan,
         measured=measured,
     )

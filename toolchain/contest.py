@@ -23,7 +23,8 @@ AIM: Final = 0.97
 class Contender:
     """One runtime and precision with its latency model (None when no latency is asked for).
 
-    `damage` is what the precision alone costs, in nats; `overhead_bytes` what a file holds besides weights;
+    `damage` is what the precision alone costs, in nats; `overhead_bytes` what a file holds besides weights
+    (of mixed precision: and besides one byte a weight). `in_float` are the layers that are not quantized,
     `aim` is the share of a latency budget that plans aim at.
     """
 
@@ -32,6 +33,7 @@ class Contender:
     model: PlannedLatency | None
     damage: float
     overhead_bytes: float = 0.0
+    in_float: tuple[str, ...] = ()
     aim: float = AIM
 
 
@@ -117,6 +119,7 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         gap=solution.gap,
         seed=run.request.seed,
         resize=run.resize,
+        in_float=contender.in_float,
     )
 
 
@@ -130,8 +133,8 @@ def within(budget: Budget, found: Cost) -> bool:
     return all(limit is None or amount <= limit for limit, amount in pairs)
 
 
-def unpruned(run: Run, combination: Combination, cost: Cost) -> PrunePlan:
-    """The plan that changes nothing."""
+def unpruned(run: Run, combination: Combination, cost: Cost, in_float: tuple[str, ...] = ()) -> PrunePlan:
+    """The plan that changes nothing but the precision."""
     return PrunePlan(
         program=fingerprint(run.program),
         criterion="none",
@@ -140,6 +143,7 @@ def unpruned(run: Run, combination: Combination, cost: Cost) -> PrunePlan:
         precision=combination[1],
         cost=cost,
         seed=run.request.seed,
+        in_float=in_float,
     )
 
 

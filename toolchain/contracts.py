@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Batch = tuple[tuple[Tensor, ...], Tensor]
     Arrays = tuple[np.ndarray[Any, Any], ...]
+    Weights = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Progress(Protocol):
@@ -164,25 +165,34 @@ class Format:
 class Quantizer:
     """Post-training quantization of an exported file by the tools of its own runtime.
 
-    `quantize(source, path, samples)` writes a new file; `samples` are calibration inputs [n, ...], None
-    where `needs_data` is False.
+    `quantize(source, path, samples, in_float)` writes a new file; `samples` are calibration inputs [n, ...],
+    None where `needs_data` is False; `in_float` are the layers that keep their precision: their weights as
+    they were exported, by name.
     """
 
     name: str
     format: str
     precision: Precision
     needs_data: bool
-    quantize: Callable[[Artifact, Path, Sequence[Arrays] | None], Artifact]
+    quantize: Callable[[Artifact, Path, Sequence[Arrays] | None, Weights], Artifact]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """An engine that a target runs models with. `align` is the channel multiple its kernels like."""
+    """An engine that a target runs models with. `align` is the channel multiple its kernels like.
+
+    `mixed` says whether single layers of an int8 file may stay in float.
+    """
 
     name: str
     format: str
     precisions: tuple[Precision, ...]
     align: int = 1
+    mixed: bool = False
+
+    def runs(self, precision: Precision) -> bool:
+        """Whether it executes files of this precision."""
+        return precision in self.precisions or (precision == "mixed" and self.mixed)
 
 
 @dataclass(frozen=True, kw_only=True)

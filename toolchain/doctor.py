@@ -58,7 +58,7 @@ def targets() -> Mapping[str, Any]:
             {
                 "name": runtime.name,
                 "format": runtime.format,
-                "precisions": list(runtime.precisions),
+                "precisions": [*runtime.precisions, *(["mixed"] if runtime.mixed else [])],
                 "align": runtime.align,
                 "install": _format(runtime.format)["install"],
             }

@@ -112,9 +112,9 @@ def _add_target(parser: Parser, command: str) -> None:
     group.add_argument(
         "--precision",
         type=precisions,
-        default=("fp32", "int8"),
-        metavar="fp32,int8",
-        help="precisions to choose from (fp32,int8)",
+        default=("fp32", "int8", "mixed"),
+        metavar="fp32,int8,mixed",
+        help="precisions to choose from (all three); mixed: int8, the layers that it hurts most in float",
     )
     group.add_argument("--threads", type=at_least_one, default=1, help="threads of one inference (1)")
 

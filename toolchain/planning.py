@@ -8,32 +8,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
-from toolchain.assembly import open_session, runner
 from toolchain.baseline import Baseline, acceptable, measure_baseline
 from toolchain.closing import Choice, Round, close_loop
+from toolchain.contenders import (
+    contenders,
+    mixable,
+    mixed_contenders,
+)
 from toolchain.contest import (
     Contender,
     Ground,
     as_plan,
-    bytes_per_weight,
     ground_of,
     plan_under,
     reduce,
     size_damage,
-    unpruned,
-    within,
 )
-from toolchain.damage import axes_of, damage_together, divergence_of, judged
-from toolchain.errors import InputError
+from toolchain.damage import damage_together
+from toolchain.errors import BudgetError, InputError
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
+from toolchain.program.cost import layers
 from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
 from toolchain.run import Run
 from toolchain.sizing import at_size, smaller_runs
-from toolchain.timing import planned_latency
-from toolchain.values import Artifact
+from toolchain.values import PrunePlan
+from toolchain.whole import unpruned_choice
+
+WORTHWHILE: Final = 0.05
+"""Share of the least damage so far that a mixture of precisions has to be able to win."""
 
 
 def decide_once(run: Run, baseline: Baseline) -> Choice:
@@ -83,10 +89,15 @@ def decide(run: Run, baseline: Baseline, *, whole_allowed: bool = True) -> Choic
     Raises:
         BudgetError: no way was found; carries the best plan, measured where it was measured.
     """
-    whole = _unpruned(run, baseline) if whole_allowed else None
+    whole = unpruned_choice(run, baseline) if whole_allowed else None
     if whole is not None:
         return whole
     entries = _entries(run, baseline)
+    if not entries:
+        raise BudgetError(
+            f"no precision allowed is of use in {run.target.name}: {'; '.join(run.notes)}",
+            hint="allow more with --precision fp32,int8,mixed, or a larger --max-drop",
+        )
     best, passed_over = _least_damaging(entries), list[Mapping[str, object]]()
     for smaller in smaller_runs(run):
         least = _together(best) if best.solution.feasible else math.inf
@@ -115,12 +126,29 @@ class _Entry:
 
 def _entries(run: Run, baseline: Baseline) -> list[_Entry]:
     """Every contender at the run's input size, planned."""
-    ground, found = ground_of(run), []
-    for contender in _contenders(run, baseline, ground):
-        solution = plan_under(run, contender, ground)
-        damage = _damage(run, solution, ground) + contender.damage + ground.size_damage
-        found.append(_Entry(run=run, ground=ground, contender=contender, solution=solution, damage=damage))
+    ground = ground_of(run)
+    found = [_entry(run, ground, contender) for contender in contenders(run, baseline, ground)]
+    for name in mixable(run, baseline):
+        if _leaves_room(name, found):
+            mixed = mixed_contenders(run, baseline, ground, name)
+            found += [_entry(run, ground, contender) for contender in mixed]
     return found
+
+
+def _entry(run: Run, ground: Ground, contender: Contender) -> _Entry:
+    solution = plan_under(run, contender, ground)
+    damage = _damage(run, solution, ground) + contender.damage + ground.size_damage
+    return _Entry(run=run, ground=ground, contender=contender, solution=solution, damage=damage)
+
+
+def _leaves_room(runtime: str, entries: Sequence[_Entry]) -> bool:
+    """Whether int8 with some layers in float may beat every entry: slower than int8, it has to cut more."""
+    best = min((entry.damage for entry in entries if entry.solution.feasible), default=math.inf)
+    for entry in entries:
+        if entry.contender.combination == (runtime, "int8"):
+            least = entry.damage - entry.contender.damage
+            return entry.solution.feasible and least < (1 - WORTHWHILE) * best
+    return True  # int8 costs too many points: fewer layers in int8 may cost few enough
 
 
 def _least_damaging(entries: Sequence[_Entry]) -> _Entry:
@@ -155,6 +183,7 @@ def _row(entry: _Entry, baseline: Baseline, *, chosen: bool) -> Mapping[str, obj
     return {
         "runtime": entry.contender.combination[0],
         "precision": entry.contender.combination[1],
+        "in_float": list(entry.contender.in_float),
         "resize": entry.run.resize,
         "estimate_ms": solution.amounts.get("ms"),
         "damage": entry.damage,
@@ -169,6 +198,7 @@ def _row_of_size(run: Run) -> Mapping[str, object]:
     return {
         "runtime": "any",
         "precision": "any",
+        "in_float": [],
         "resize": run.resize,
         "estimate_ms": None,
         "damage": size_damage(run),
@@ -176,78 +206,6 @@ def _row_of_size(run: Run) -> Mapping[str, object]:
         "chosen": False,
         "note": "the size alone costs more than the best plan so far: not timed",
     }
-
-
-def _unpruned(run: Run, baseline: Baseline) -> Choice | None:
-    """The original itself, in the first precision that already holds every limit; None if none does."""
-    budget = run.request.budget
-    if not within(budget, baseline.cost):
-        return None
-    holding = []
-    for combination, artifact in baseline.artifacts.items():
-        measured = baseline.measurements[combination]
-        fast = budget.ms is None or measured.p50_high_ms < budget.ms
-        small = budget.mb is None or artifact.size_bytes <= budget.mb * 1e6
-        if fast and small and acceptable(run, baseline, combination):
-            holding.append(combination)
-    if not holding:
-        return None
-    combination = min(holding, key=lambda c: (c[1] != "fp32", baseline.measurements[c].p50_ms))
-    plan = unpruned(run, combination, baseline.cost)
-    how = "as it is" if combination[1] == "fp32" else f"by {combination[1]} alone, nothing pruned"
-    rows = tuple(
-        {
-            "runtime": c[0],
-            "precision": c[1],
-            "resize": None,
-            "estimate_ms": None,
-            "damage": max(baseline.drops.get(c, 0.0), 0.0),
-            "kept_ratio": 1.0,
-            "chosen": c == combination,
-            "note": "holds the budget unpruned (measured)",
-        }
-        for c in holding
-    )
-    return Choice(
-        run=run,
-        plan=plan,
-        program=run.program,
-        combination=combination,
-        reason=f"the network holds the budget {how}",
-        candidates=rows,
-    )
-
-
-def _contenders(run: Run, baseline: Baseline, ground: Ground) -> tuple[Contender, ...]:
-    """Every acceptable runtime and precision, with its latency model.
-
-    The runtime that is fastest on the original need not be fastest on what is left of it.
-    """
-    found = []
-    for combination in baseline.measurements:
-        if not acceptable(run, baseline, combination):
-            continue
-        align = run.runtime(combination[0]).align
-        model = None
-        if run.request.budget.ms is not None:
-            ladders = {axis.name: axis.levels for axis in axes_of(run, ground.damages, align)}
-            with run.stage(f"Layer timings on the target ({' '.join(combination)})", "measure"):
-                model = run.once(
-                    ("latency", combination),
-                    partial(planned_latency, run, ground.shape, combination, baseline, ladders),
-                )
-        artifact = baseline.artifacts[combination]
-        weights = baseline.cost.params * bytes_per_weight(combination[1])
-        found.append(
-            Contender(
-                combination=combination,
-                align=align,
-                model=model,
-                damage=run.once(("damage", combination), partial(_quantization_damage, run, artifact)),
-                overhead_bytes=max(artifact.size_bytes - weights, 0.0),
-            )
-        )
-    return tuple(found)
 
 
 def _damage(run: Run, solution: Solution, ground: Ground) -> float:
@@ -261,14 +219,6 @@ def _damage(run: Run, solution: Solution, ground: Ground) -> float:
     return solution.damage / total if total else 0.0
 
 
-def _quantization_damage(run: Run, artifact: Artifact) -> float:
-    """Nats by which a quantized file of the original diverges from it."""
-    session = open_session(artifact)
-    if run.data is None or artifact.precision == "fp32" or session is None:
-        return 0.0
-    return divergence_of(runner(session), run.program, judged(run.data))
-
-
 def replay(run: Run, path: Path) -> Choice:
     """The choice that a saved plan describes, nothing decided anew.
 
@@ -279,12 +229,7 @@ def replay(run: Run, path: Path) -> Choice:
     fits = plan.resize is None or plan.program == fingerprint(run.program)
     sized = at_size(run, plan.resize) if fits else run
     check_plan(plan, fingerprint(run.program), sized.channels)
-    known = [(r.name, p) for r in run.target.runtimes for p in r.precisions]
-    if (plan.runtime, plan.precision) not in known:
-        raise InputError(
-            f"the plan is for {plan.runtime} {plan.precision}, which target '{run.target.name}' does not run",
-            hint="choose the target the plan was made for",
-        )
+    _require_runnable(run, plan)
     program = reduce(sized.program, sized.channels, plan)
     return Choice(
         run=sized,
@@ -294,3 +239,20 @@ def replay(run: Run, path: Path) -> Choice:
         reason=f"replayed from {path.name}",
         candidates=(),
     )
+
+
+def _require_runnable(run: Run, plan: PrunePlan) -> None:
+    """Refuse a plan for what the target does not run, or with layers in float that the network has not."""
+    if not any(r.name == plan.runtime and r.runs(plan.precision) for r in run.target.runtimes):
+        raise InputError(
+            f"the plan is for {plan.runtime} {plan.precision}, which target '{run.target.name}' does not run",
+            hint="choose the target the plan was made for",
+        )
+    unknown = set(plan.in_float) - {layer.weight for layer in layers(run.program)}
+    if unknown:
+        raise InputError(f"the plan keeps '{min(unknown)}' in float, which this network does not have")
+    if bool(plan.in_float) != (plan.precision == "mixed"):
+        raise InputError(
+            f"the plan's precision is {plan.precision}, with {len(plan.in_float)} layers in float",
+            hint="layers stay in float where the precision is mixed",
+        )

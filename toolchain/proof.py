@@ -15,7 +15,7 @@ from toolchain.program.capture import example_inputs, fingerprint
 from toolchain.program.cost import cost
 from toolchain.run import Combination, Run, measure, remembered_score
 from toolchain.train.metric import Score, evaluate, program_runner
-from toolchain.values import Artifact, Budget, Check, Cost, Measurement, Program, Verdict
+from toolchain.values import Artifact, Budget, Check, Cost, Measurement, Precision, Program, Verdict
 from toolchain.verify.parity import check_coreml, check_float, check_quantized
 
 FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4)
@@ -65,7 +65,9 @@ class Proof:
 def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attempt: int) -> Proof:
     """Build, check, score and measure the files of `program`."""
     with run.stage("Exporting", "export"):
-        artifacts = build(program, kinds_to_deliver(run, choice), run.stages, run.material)
+        artifacts = build(
+            program, kinds_to_deliver(run, choice), run.stages, run.material, choice.plan.in_float
+        )
     with run.stage("Verifying every file", "verify"):
         checks = [
             check for kind, artifact in artifacts.items() for check in _checks(run, program, kind, artifact)
@@ -145,9 +147,14 @@ def kinds_to_deliver(run: Run, choice: Choice) -> tuple[Kind, ...]:
             offered = [
                 q for q in quantizers(name).values() if run.material.samples is not None or not q.needs_data
             ]
-            kinds += [(name, q.precision) for q in offered]
+            kinds += [(name, _mixed(choice, q.precision)) for q in offered]
     chosen = kind_of(run, choice.combination)
     return tuple(dict.fromkeys([*kinds, chosen]))
+
+
+def _mixed(choice: Choice, precision: Precision) -> Precision:
+    """Int8 files of a mixed choice are mixed too; int8 weights alone keep their name."""
+    return "mixed" if precision == "int8" and choice.combination[1] == "mixed" else precision
 
 
 def kind_of(run: Run, combination: Combination) -> Kind:
@@ -196,7 +203,7 @@ def _measure(
     While the chosen file's interval straddles the budget the whole is measured again with twice the trials.
     """
     runtimes = {r.format: r for r in run.target.runtimes}
-    runnable = {k: a for k, a in artifacts.items() if k[0] in runtimes and k[1] in runtimes[k[0]].precisions}
+    runnable = {k: a for k, a in artifacts.items() if k[0] in runtimes and runtimes[k[0]].runs(k[1])}
     original = baseline.artifacts[best_float(baseline, choice.combination)]
     chosen, sampling = kind_of(run, choice.combination), FINAL
     for repeat in range(CLEARER + 1):
@@ -212,9 +219,11 @@ def _measure(
 
 
 def best_float(baseline: Baseline, chosen: Combination) -> Combination:
-    """The fastest float combination of the original; the chosen one where float was not allowed."""
+    """The original's fastest float combination; without any the chosen one, all of it in int8."""
     floats = [c for c in baseline.artifacts if c[1] == "fp32"]
-    return min(floats, key=lambda c: baseline.measurements[c].p50_ms) if floats else chosen
+    if floats:
+        return min(floats, key=lambda c: baseline.measurements[c].p50_ms)
+    return (chosen[0], "int8") if chosen[1] == "mixed" else chosen
 
 
 def judge(

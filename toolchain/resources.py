@@ -17,7 +17,7 @@ import numpy as np
 from toolchain.latency.foretold import ForetoldLayers
 from toolchain.latency.moving import movers
 from toolchain.latency.predict import LatencyModel, Whole, fitted, sizes
-from toolchain.latency.table import LatencyTable, Sizes
+from toolchain.latency.table import LatencyTable, MixedTable, Sizes
 from toolchain.program.blocks import blocks
 from toolchain.program.channels import widths
 from toolchain.program.cost import RESOURCES, CostModel, layers, volumes
@@ -185,7 +185,9 @@ class PlannedLatency:
         )
 
 
-def latency_of(table: LatencyTable, shape: Shape, known: Sequence[tuple[Counts, float]]) -> PlannedLatency:
+def latency_of(
+    table: LatencyTable | MixedTable, shape: Shape, known: Sequence[tuple[Counts, float]]
+) -> PlannedLatency:
     """The latency of a network by its layers' timings and measured networks, the original first.
 
     Raises:

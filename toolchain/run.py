@@ -86,10 +86,12 @@ def clocked(seconds: dict[str, float], clock: str) -> Iterator[None]:
         seconds[clock] = seconds.get(clock, 0.0) + time.monotonic() - start
 
 
-def build_for(run: Run, program: Program, combinations: Sequence[Combination]) -> dict[Combination, Artifact]:
-    """The program's file for each (runtime, precision)."""
+def build_for(
+    run: Run, program: Program, combinations: Sequence[Combination], in_float: Sequence[str] = ()
+) -> dict[Combination, Artifact]:
+    """The program's file for each (runtime, precision), the layers `in_float` not quantized."""
     kinds = [(run.runtime(name).format, precision) for name, precision in combinations]
-    files = build(program, kinds, run.stages, run.material)
+    files = build(program, kinds, run.stages, run.material, in_float)
     return {c: files[k] for c, k in zip(combinations, kinds, strict=True)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from toolchain.baseline import Baseline
@@ -10,32 +11,63 @@ from toolchain.contest import reduce
 from toolchain.contracts import Sampling
 from toolchain.latency.filling import build_table
 from toolchain.latency.predict import sizes
-from toolchain.latency.table import Axes, LatencyTable, grid
+from toolchain.latency.table import Axes, LatencyTable, MixedTable, grid
 from toolchain.latency.timings import cache_folder
 from toolchain.program.capture import fingerprint
 from toolchain.prune.plan import Counts
 from toolchain.resources import BLOCK, PlannedLatency, Shape, latency_of
 from toolchain.run import Combination, Run, build_for, measure
-from toolchain.values import Layer, PrunePlan
+from toolchain.values import Layer, Precision, PrunePlan
 
 NARROW: Final = 0.3
 """Share of its channels that every group of the narrow network keeps: layers hardly weigh, the rest shows."""
+_MIXED: Final[tuple[Precision, Precision]] = ("int8", "fp32")
 SAMPLING: Final = Sampling(trials=6, runs=50, trial_seconds=0.3)
 
 
 def planned_latency(
-    run: Run, shape: Shape, combination: Combination, baseline: Baseline, ladders: Mapping[str, Sequence[int]]
+    run: Run,
+    shape: Shape,
+    combination: Combination,
+    baseline: Baseline,
+    ladders: Mapping[str, Sequence[int]],
+    in_float: Sequence[str] = (),
 ) -> PlannedLatency:
     """Layer timings on the target at the widths the planner may choose, fitted to two measured networks.
 
-    The original alone would not tell what its kernels, their calls and the operators between them take.
+    The original alone would not tell what its kernels, their calls and the operators between them take;
+    changes of precision at the layers `in_float` are among the latter.
     """
-    table = layer_table(run, shape, combination, ladders)
+    table = _table(run, shape, combination, ladders, in_float)
     whole_ms = baseline.measurements[combination].p50_ms
     counts = _narrow(ladders)
-    known = [(counts, whole_ms * _share(run, baseline, combination, counts))] if counts else []
+    known = [(counts, whole_ms * _share(run, baseline, combination, counts, in_float))] if counts else []
     first: Counts = {}
     return latency_of(table, shape, [(first, whole_ms), *known])
+
+
+def _table(
+    run: Run,
+    shape: Shape,
+    combination: Combination,
+    ladders: Mapping[str, Sequence[int]],
+    in_float: Sequence[str],
+) -> LatencyTable | MixedTable:
+    """Layer timings of a combination; of a mixed one those of int8 and of float, each made once a run."""
+    if combination[1] == "mixed":
+        quantized, plain = ((combination[0], precision) for precision in _MIXED)
+        return MixedTable(
+            quantized=_known_table(run, shape, quantized, ladders),
+            plain=_known_table(run, shape, plain, ladders),
+            in_float=frozenset(in_float),
+        )
+    return _known_table(run, shape, combination, ladders)
+
+
+def _known_table(
+    run: Run, shape: Shape, combination: Combination, ladders: Mapping[str, Sequence[int]]
+) -> LatencyTable:
+    return run.once(("timings", combination), partial(layer_table, run, shape, combination, ladders))
 
 
 def layer_table(
@@ -71,7 +103,9 @@ def _narrow(ladders: Mapping[str, Sequence[int]]) -> dict[str, int]:
     }
 
 
-def _share(run: Run, baseline: Baseline, combination: Combination, counts: Counts) -> float:
+def _share(
+    run: Run, baseline: Baseline, combination: Combination, counts: Counts, in_float: Sequence[str]
+) -> float:
     """The narrow network's latency as a share of the original's, both measured in turns."""
     plan = PrunePlan(
         program=fingerprint(run.program),
@@ -79,7 +113,7 @@ def _share(run: Run, baseline: Baseline, combination: Combination, counts: Count
         keep={name: tuple(range(count)) for name, count in counts.items()},
     )
     program = reduce(run.program, run.channels, plan)
-    narrow = build_for(run, program, [combination])[combination]
+    narrow = build_for(run, program, [combination], in_float)[combination]
     original, small = measure(run, [baseline.artifacts[combination], narrow], SAMPLING)
     return small.p50_ms / original.p50_ms
 

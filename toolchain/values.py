@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import GraphModule
 
-Precision = Literal["fp32", "fp16", "int8", "int8-weights"]
+Precision = Literal["fp32", "fp16", "int8", "int8-weights", "mixed"]
+"""`mixed` is int8 in which some layers stay in float."""
 Verdict = Literal["held", "over", "inconclusive", "not measured"]
 Status = Literal["pass", "fail", "not run"]
 
@@ -274,6 +275,7 @@ class PrunePlan:
     vanish whole; they are dropped first, and `keep` speaks of what remains. `gap` is how far the damage may
     be above the least possible one, relative to it, over the widths looked at; None: not known. `resize` is
     the new (height, width) of the input; `keep` and `dropped` then speak of the network captured at it.
+    `in_float` names, by their weights, the layers that stay in float where the precision is `mixed`.
     """
 
     program: str
@@ -288,6 +290,7 @@ class PrunePlan:
     seed: int = 0
     dropped: tuple[str, ...] = ()
     resize: tuple[int, int] | None = None
+    in_float: tuple[str, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -372,7 +375,7 @@ class Request:
     reestimate: bool = False
     allow_resize: float | tuple[tuple[int, int], ...] | None = None
     runtime: str = "auto"
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    precisions: tuple[Precision, ...] = ("fp32", "int8", "mixed")
     formats: tuple[str, ...] = ("onnx", "coreml", "tflite")
     training: Training = field(default_factory=Training)
     lr: float | None = None

@@ -9,8 +9,10 @@ from torch import nn
 
 from toolchain import registry
 from toolchain.artifacts import content_hash
-from toolchain.errors import InputError
+from toolchain.assembly import weights_of
+from toolchain.errors import ConversionError, InputError
 from toolchain.program.capture import capture
+from toolchain.program.lower import lower
 from toolchain.verify.parity import check_coreml, check_quantized
 
 QUANTIZERS = registry.names("toolchain.quantize")
@@ -58,7 +60,7 @@ def made(request, program, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     source = form.write(program, folder / f"float{form.suffix}", METADATA)
     samples = [(_samples(128, seed=2).numpy(),)] if quantizer.needs_data else None
-    result = quantizer.quantize(source, folder / f"small{form.suffix}", samples)
+    result = quantizer.quantize(source, folder / f"small{form.suffix}", samples, {})
     return quantizer, form, source, result
 
 
@@ -100,7 +102,7 @@ def test_without_samples_is_refused(made, tmp_path):
     if not quantizer.needs_data:
         pytest.skip("needs no samples")
     with pytest.raises(InputError, match="calibration samples"):
-        quantizer.quantize(source, tmp_path / f"x{form.suffix}", None)
+        quantizer.quantize(source, tmp_path / f"x{form.suffix}", None, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,3 +121,74 @@ def test_onnx_convolutions_run_in_integers(made, tmp_path):
     kinds = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
     assert kinds.count("QLinearConv") == 2
     assert not {"Conv", "FusedConv", "MatMul", "Gemm", "Relu"} & set(kinds), kinds
+
+
+KEPT = "3.weight"
+
+
+@pytest.fixture(scope="module")
+def mixed(made, program, tmp_path_factory):
+    """(format, the file with its second convolution in float)."""
+    quantizer, form, _, _ = made
+    folder = tmp_path_factory.mktemp("mixed")
+    source = form.write(lower(program), folder / f"float{form.suffix}", METADATA)
+    samples = [(_samples(128, seed=2).numpy(),)] if quantizer.needs_data else None
+    weights = weights_of(program, [KEPT, "dropped.weight"])
+    assert list(weights) == [KEPT], "what the program has no more is passed over"
+    return form, quantizer.quantize(source, folder / f"mixed{form.suffix}", samples, weights)
+
+
+def test_a_layer_in_float_keeps_its_weights(made, mixed, program):
+    """As they were exported, the batch norm merged; the other convolution is in integers all the same."""
+    form, result = mixed
+    wanted, other = (weights_of(program, [name])[name] for name in (KEPT, "0.weight"))
+    assert _holds(form.name, result, wanted)
+    assert form.name == "coreml" or not _holds(form.name, result, other)  # too small for Core ML
+    assert not _holds(form.name, made[3], wanted)
+
+
+def _holds(format_name, file, wanted):
+    """Whether the file has these numbers in the precision of the format's float files."""
+    kind = np.float16 if format_name == "coreml" else np.float32
+    if format_name == "onnx":
+        import onnx
+        from onnx import numpy_helper
+
+        stored = [numpy_helper.to_array(entry) for entry in onnx.load(file.path).graph.initializer]
+    elif format_name == "tflite":
+        from ai_edge_litert import schema_py_generated as schema
+
+        model = schema.ModelT.InitFromPackedBuf(file.path.read_bytes(), 0)
+        sizes = [buffer.data for buffer in model.buffers if buffer.data is not None]
+        stored = [np.asarray(d, np.uint8).view(np.float32) for d in sizes if len(d) % 4 == 0]
+    else:
+        import coremltools as ct
+        from coremltools.optimize import coreml as cto
+
+        model = ct.models.MLModel(str(file.path), skip_model_load=True)
+        stored = [entry.val for entry in cto.get_weights_metadata(model, weight_threshold=10).values()]
+    numbers = np.sort(wanted.astype(kind), axis=None)
+    same = [s for s in stored if s.dtype == kind and s.size == wanted.size]
+    return any(np.array_equal(np.sort(s, axis=None), numbers) for s in same)
+
+
+def test_more_layers_in_float_come_nearer(made, mixed, program):
+    """To the program's own answers, where the format can be run here."""
+    form, result = mixed
+    if form.open is None:
+        pytest.skip(form.closed_because)
+    inputs = (_samples(64, seed=3).numpy(),)
+    noise = [
+        check_quantized(program, form.open(file.path), inputs, (), subject="q")[0]
+        for file in (made[3], result)
+    ]
+    assert noise[1].value > noise[0].value - 0.5
+
+
+def test_a_layer_that_is_not_in_the_file_is_refused(made, tmp_path):
+    quantizer, form, source, _ = made
+    samples = [(_samples(128, seed=2).numpy(),)] if quantizer.needs_data else None
+    foreign = {"absent.weight": np.random.default_rng(0).normal(size=(32, 16, 3, 3)).astype(np.float32)}
+    with pytest.raises(ConversionError, match="layer 'absent'"):
+        quantizer.quantize(source, tmp_path / f"x{form.suffix}", samples, foreign)
+    assert list(tmp_path.iterdir()) == []

@@ -134,6 +134,16 @@ RECORD = {
                 "chosen": False,
                 "note": "",
             },
+            {
+                "runtime": "onnxruntime",
+                "precision": "mixed",
+                "in_float": ["conv1.weight", "linear.weight"],
+                "estimate_ms": 0.283,
+                "damage": 4.05,
+                "kept_ratio": 0.48,
+                "chosen": False,
+                "note": "",
+            },
         ],
     },
     "rounds": [

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from toolchain.errors import InputError
-from toolchain.latency.table import LatencyTable, Sizes, is_depthwise
+from toolchain.latency.table import LatencyTable, MixedTable, Sizes, is_depthwise
 from toolchain.values import Layer
 
 CALL_MS: Final = 0.005
@@ -45,7 +45,7 @@ class Whole(NamedTuple):
 class LatencyModel:
     """Predicts the milliseconds of a pruned network; see the module for the formula."""
 
-    table: LatencyTable
+    table: LatencyTable | MixedTable
     kernel: float
     calls_ms: float
     moving_ms: float
@@ -64,7 +64,7 @@ class LatencyModel:
         return self.factor * self.moving_ms
 
 
-def fitted(table: LatencyTable, wholes: Sequence[Whole]) -> LatencyModel:
+def fitted(table: LatencyTable | MixedTable, wholes: Sequence[Whole]) -> LatencyModel:
     """The model nearest to all measured networks, and exact for the last of them.
 
     Least squares of relative errors, no part negative. Expected are kernels as they were timed, calls of

@@ -101,6 +101,20 @@ class LatencyTable:
         return total * scale
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixedTable:
+    """Timings of a network some of whose layers, named `in_float` by their weights, are not quantized."""
+
+    quantized: LatencyTable
+    plain: LatencyTable
+    in_float: frozenset[str]
+
+    def layer_ms(self, layer: Layer, inputs: int, outputs: int, groups: int = 1) -> float:
+        """As the table of the layer's precision says; see `LatencyTable`."""
+        table = self.plain if layer.weight in self.in_float else self.quantized
+        return table.layer_ms(layer, inputs, outputs, groups)
+
+
 def is_depthwise(layer: Layer) -> bool:
     """One filter (or a few) for each input channel; a one-channel convolution is not depthwise."""
     return layer.groups > 1 and layer.groups == layer.in_channels

@@ -11,30 +11,32 @@ from toolchain.artifacts import deliver
 from toolchain.contracts import Quantizer
 from toolchain.errors import InputError
 from toolchain.foreign import require, translated
+from toolchain.same_weights import operators_of
 from toolchain.values import Artifact
 
 if TYPE_CHECKING:
-    from toolchain.contracts import Arrays
+    from toolchain.contracts import Arrays, Weights
 
 BATCH: Final = 32
 """Calibration samples per run: ONNX Runtime keeps every activation of a run in memory."""
+_WITH_WEIGHTS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def quantize(source: Artifact, path: Path, samples: Sequence[Arrays] | None) -> Artifact:
-    """Write an int8 file in QDQ form.
+def quantize(source: Artifact, path: Path, samples: Sequence[Arrays] | None, in_float: Weights) -> Artifact:
+    """Write an int8 file in QDQ form; activations between two layers `in_float` stay float too.
 
     uint8 activations with symmetric int8 weights run about 2.5 times as fast as int8 with int8 on x86: its
     integer dot product takes unsigned by signed.
 
     Raises:
         InputError: packages or calibration samples are missing, or the disk refuses.
-        ConversionError: the quantizer cannot treat the file.
+        ConversionError: the quantizer cannot treat the file, or a layer `in_float` is not in it.
     """
     require(("onnx", "onnxruntime"), extra="onnx", purpose="quantizing ONNX")
     if not samples:
         raise InputError("int8 needs calibration samples", hint="give --data, or leave int8 out")
     with translated(f"quantization of {source.path.name}"), tempfile.TemporaryDirectory() as scratch:
-        content = _quantized(source.path, Path(scratch) / "int8.onnx", samples)
+        content = _quantized(source.path, Path(scratch) / "int8.onnx", samples, in_float)
     return deliver(
         path,
         lambda partial: _save(partial, content),
@@ -48,7 +50,7 @@ def _save(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _quantized(source: Path, scratch: Path, samples: Sequence[Arrays]) -> bytes:
+def _quantized(source: Path, scratch: Path, samples: Sequence[Arrays], in_float: Weights) -> bytes:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -62,12 +64,24 @@ def _quantized(source: Path, scratch: Path, samples: Sequence[Arrays]) -> bytes:
         weight_type=QuantType.QInt8,
         per_channel=True,
         calibrate_method=CalibrationMethod.MinMax,
+        nodes_to_exclude=operators_of(in_float, _layers(model)),
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
     made = onnx.load(scratch)
     del made.metadata_props[:]
     made.metadata_props.extend(model.metadata_props)
     return bytes(made.SerializeToString(deterministic=True))
+
+
+def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Names and weights of the nodes that have weights."""
+    from onnx import numpy_helper
+
+    stored = {entry.name: entry for entry in model.graph.initializer}
+    for node in model.graph.node:
+        weights = [stored[name] for name in node.input[:2] if name in stored]
+        if node.op_type in _WITH_WEIGHTS and weights:
+            yield node.name, numpy_helper.to_array(weights[0])
 
 
 def _batch(model: Any) -> int:

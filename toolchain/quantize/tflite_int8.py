@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,24 +11,29 @@ from toolchain.artifacts import deliver
 from toolchain.contracts import Quantizer
 from toolchain.errors import InputError
 from toolchain.foreign import require, translated
+from toolchain.same_weights import operators_of
 from toolchain.values import Artifact
 
 if TYPE_CHECKING:
-    from toolchain.contracts import Arrays
+    from toolchain.contracts import Arrays, Weights
+
+_WITH_WEIGHTS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
+_MOVING: Final = ("TRANSPOSE", "PAD", "RESHAPE")
+"""Operators that only move their input: in float where all that reads them is."""
 
 
-def quantize(source: Artifact, path: Path, samples: Sequence[Arrays] | None) -> Artifact:
-    """Write an int8 file; its inputs and outputs stay float32.
+def quantize(source: Artifact, path: Path, samples: Sequence[Arrays] | None, in_float: Weights) -> Artifact:
+    """Write an int8 file; its inputs and outputs stay float32, so do activations between layers `in_float`.
 
     Raises:
         InputError: packages or calibration samples are missing, or the disk refuses.
-        ConversionError: the quantizer cannot treat the file.
+        ConversionError: the quantizer cannot treat the file, or a layer `in_float` is not in it.
     """
     require(("ai_edge_quantizer", "ai_edge_litert"), extra="tflite", purpose="quantizing TFLite")
     if not samples:
         raise InputError("int8 needs calibration samples", hint="give --data, or leave int8 out")
     with translated(f"quantization of {source.path.name}"):
-        content = _quantized(source.path, samples)
+        content = _quantized(source.path, samples, in_float)
     return deliver(
         path,
         lambda partial: _save(partial, content),
@@ -41,7 +47,7 @@ def _save(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _quantized(source: Path, samples: Sequence[Arrays]) -> bytes:
+def _quantized(source: Path, samples: Sequence[Arrays], in_float: Weights) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
@@ -52,8 +58,50 @@ def _quantized(source: Path, samples: Sequence[Arrays]) -> bytes:
         engine.update_quantization_recipe(
             regex=".*", operation_name=boundary, algorithm_key=AlgorithmName.NO_QUANTIZE
         )
+    for scope in _scopes(source, in_float):
+        engine.update_quantization_recipe(
+            regex=f"^{re.escape(scope)};?$",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=AlgorithmName.NO_QUANTIZE,
+        )
     ranges = engine.calibrate({key: list(_feeds(names, samples, batch))})
     return bytes(engine.quantize(ranges).quantized_model)
+
+
+def _scopes(source: Path, in_float: Weights) -> list[str]:
+    """Names of the outputs, by which recipes know operators, of all that is to stay in float."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not in_float:
+        return []
+    model = schema.ModelT.InitFromPackedBuf(source.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    kinds = [
+        names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in (model.operatorCodes[operator.opcodeIndex] for operator in graph.operators)
+    ]
+    kept = set(operators_of(in_float, _layers(model, graph, kinds)))
+    readers: dict[int, list[int]] = {}
+    for number, operator in enumerate(graph.operators):
+        for tensor in operator.inputs:
+            readers.setdefault(int(tensor), []).append(number)
+    for number in reversed(range(len(kinds))):
+        read_by = readers.get(int(graph.operators[number].outputs[0]), [])
+        if kinds[number] in _MOVING and read_by and kept.issuperset(read_by):
+            kept.add(number)
+    return [graph.tensors[graph.operators[number].outputs[0]].name.decode() for number in sorted(kept)]
+
+
+def _layers(model: Any, graph: Any, kinds: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """Numbers and weights of the operators that have constant weights."""
+    import numpy as np
+
+    for number, operator in enumerate(graph.operators):
+        for tensor in operator.inputs if kinds[number] in _WITH_WEIGHTS else ():
+            data = model.buffers[graph.tensors[tensor].buffer].data if tensor >= 0 else None
+            if data is not None and len(data) and len(graph.tensors[tensor].shape) > 1:
+                yield number, np.asarray(data, np.uint8).view(np.float32)
 
 
 def _signature(source: Path) -> tuple[tuple[str, ...], int, str]:

@@ -114,7 +114,7 @@ def _plan(record: Record) -> Iterator[str]:
     rows = [
         (
             words.contender(c),
-            c["precision"],
+            words.precision(c),
             "" if c["estimate_ms"] is None else words.milliseconds(c["estimate_ms"]),
             f"{c['damage']:.3g}",
             f"{100 * c['kept_ratio']:.0f} %",

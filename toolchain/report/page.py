@@ -237,7 +237,7 @@ def _decision(record: Record) -> Iterator[str]:
         return
     rows = [
         (
-            f"{words.contender(c)} {c['precision']}",
+            f"{words.contender(c)} {words.precision(c)}",
             "" if c["estimate_ms"] is None else words.milliseconds(c["estimate_ms"]),
             f"{c['damage']:.3g}",
             f"{100 * c['kept_ratio']:.0f} %",

@@ -132,8 +132,15 @@ def dropped(record: Mapping[str, Any]) -> str:
 
 
 def levers(record: Mapping[str, Any]) -> list[str]:
-    """What was done besides narrowing layers: a smaller input, blocks left out."""
-    return [text for text in (resized(record), dropped(record)) if text]
+    """What was done besides narrowing layers: a smaller input, blocks left out, layers kept in float."""
+    return [text for text in (resized(record), dropped(record), in_float(record)) if text]
+
+
+def in_float(record: Mapping[str, Any]) -> str:
+    """`2 layers of the int8 file stay in float: conv1, fc`; empty when none does."""
+    names = (record["plan"] or {}).get("in_float") or ()
+    some = "layer of the int8 file stays" if len(names) == 1 else "layers of the int8 file stay"
+    return f"{len(names)} {some} in float: {', '.join(names)}" if names else ""
 
 
 def resized(record: Mapping[str, Any]) -> str:
@@ -151,6 +158,12 @@ def contender(candidate: Mapping[str, Any]) -> str:
     """`onnxruntime`, or `onnxruntime at 160 x 160` for a smaller input."""
     at = candidate.get("resize")
     return f"{candidate['runtime']} at {image(at)}" if at else str(candidate["runtime"])
+
+
+def precision(candidate: Mapping[str, Any]) -> str:
+    """`int8`, or `int8, 2 layers in float`."""
+    count = len(candidate.get("in_float") or ())
+    return f"int8, {count} layer{'s' * (count > 1)} in float" if count else str(candidate["precision"])
 
 
 def failed(record: Mapping[str, Any]) -> int:
