@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -145,6 +146,7 @@ def _record(files: Sequence[ModelFile], settings: BenchSettings, found: Benched)
         mine = sorted(
             (r for r in found.records if r["model"] == number), key=lambda r: (r["trial"], r["window"])
         )
+        counts = None if found.instructions is None else found.instructions[number]
         models.append(
             {
                 "file": file.path.name,
@@ -152,7 +154,9 @@ def _record(files: Sequence[ModelFile], settings: BenchSettings, found: Benched)
                 "runtime": file.runtime,
                 "runtime_version": found.versions.get(file.runtime),
                 "precision": file.precision,
-                "timing": to_plain(timing(mine, settings.tier)),
+                "timing": to_plain(timing(mine, settings.tier)) if counts is None else None,
+                "instructions": None if counts is None else _counted(counts),
+                "parity": None if found.parity is None else to_plain(found.parity[number]),
             }
         )
     return {
@@ -164,4 +168,15 @@ def _record(files: Sequence[ModelFile], settings: BenchSettings, found: Benched)
         "before": to_plain(found.before),
         "after": to_plain(found.after),
         "models": models,
+    }
+
+
+def _counted(counts: Sequence[int]) -> dict[str, Any]:
+    """Instructions of an inference: least, median and most of the counted runs, and all of them."""
+    return {
+        "runs": len(counts),
+        "min": min(counts),
+        "median": statistics.median(counts),
+        "max": max(counts),
+        "samples": list(counts),
     }

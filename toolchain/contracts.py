@@ -285,7 +285,9 @@ class BenchSettings:
 class Benched:
     """What a route brought back: raw records of trials, and the device's state before and after.
 
-    `records` are those of docs/runner.md; `versions` are the runtimes'. What could not be read is None.
+    `records` are those of docs/runner.md; `versions` are the runtimes'. What could not be read is None. A
+    device without a clock of its own gives no records: `instructions` of the runs of each file, and `parity`
+    with this machine's outputs (None where nothing could be compared).
     """
 
     device: str
@@ -294,6 +296,8 @@ class Benched:
     before: Mapping[str, Any]
     after: Mapping[str, Any] | None
     records: tuple[Mapping[str, Any], ...]
+    instructions: tuple[tuple[int, ...], ...] | None = None
+    parity: tuple[Mapping[str, Any] | None, ...] | None = None
 
 
 class Connection(Protocol):

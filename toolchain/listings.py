@@ -100,6 +100,10 @@ def _bench(found: Found) -> Iterator[str]:
         f" measured by {found['driver']}"
     )
     yield ""
+    if any(model["instructions"] for model in found["models"]):
+        yield from table([_COUNTED, *(_counted_row(model) for model in found["models"])])
+        yield "emulated: no time was measured"
+        return
     rows: list[tuple[str, ...]] = [
         ("file", "runtime", "precision", "p50 (95 %)", "p90 (95 %)", "p99", "min", "load", "first", "runs")
     ]
@@ -121,6 +125,24 @@ def _bench_row(model: Found) -> tuple[str, ...]:
     rest = (words.milliseconds(timing[key]) for key in ("min_ms", "load_ms", "first_ms"))
     version = f"{model['runtime']} {model['runtime_version'] or ''}".strip()
     return model["file"], version, model["precision"] or "as it is", *spans, tail, *rest, str(timing["runs"])
+
+
+_COUNTED = ("file", "runtime", "instructions", "least-most", "runs", "largest difference", "equal outputs")
+
+
+def _counted_row(model: Found) -> tuple[str, ...]:
+    """Instructions of an inference, and how outputs compare with those of this machine."""
+    counts, parity = model["instructions"], model["parity"] or {}
+    relative, share = parity.get("max_relative"), parity.get("equal_share")
+    return (
+        model["file"],
+        f"{model['runtime']} {model['runtime_version'] or ''}".strip(),
+        words.count(counts["median"]),
+        f"{counts['min']}-{counts['max']}",
+        str(counts["runs"]),
+        "not compared" if relative is None else f"{relative:.1e}",
+        "not compared" if share is None else f"{100 * share:.2f} %",
+    )
 
 
 def _doubts(timing: Found) -> Iterator[str]:

@@ -54,7 +54,8 @@ class Job:
 
     A window has `least` runs or more and ends after `seconds`, or with run number `most` (0: no limit). A
     one-thread run is pinned to `core` (-1: the last one allowed). `max_celsius`, `min_battery` (percent) and
-    `cadence_hz` are off at 0. `inputs` and `outputs` are files of raw tensors, for one model.
+    `cadence_hz` are off at 0. `marks` (1) shows an instruction counter where runs begin and end. `inputs` and
+    `outputs` are files of raw tensors, for one model.
     """
 
     models: tuple[Model, ...]
@@ -70,6 +71,7 @@ class Job:
     warmup_seconds: float = 1.0
     seed: int = 0
     pool: int = 4
+    marks: int = 0
     cadence_hz: float = 0.0
     max_celsius: float = 0.0
     cool_seconds: float = 0.0
@@ -86,7 +88,18 @@ class Job:
         lines = ["edgefit.job/1"]
         lines += [f"library {e.runtime} {e.version} {e.sha256} {e.path}" for e in self.libraries]
         lines += [f"model {m.runtime} {m.sha256 or '-'} {m.path}" for m in self.models]
-        for key in ("threads", "core", "trials", "windows", "least", "most", "warmup", "seed", "pool"):
+        for key in (
+            "threads",
+            "core",
+            "trials",
+            "windows",
+            "least",
+            "most",
+            "warmup",
+            "seed",
+            "pool",
+            "marks",
+        ):
             lines.append(f"{key} {getattr(self, key)}")
         for key in ("seconds", "warmup_seconds", "cadence_hz", "max_celsius", "cool_seconds", "min_battery"):
             lines.append(f"{key} {getattr(self, key):.9g}")

@@ -1,0 +1,232 @@
+"""An emulated Arm machine: outputs of the Arm kernels, and instructions for each inference. Never a time.
+
+qemu-user runs the runner and the runtime's own library for aarch64; nothing is registered with the kernel. A
+plugin built from `targets/counter` counts what is executed between the marks of the runner.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from targets._shared.bundling import fetch_library
+from targets._shared.driving import follow_job
+from targets._shared.runner import Job, Library, Model, compiler, native, runner, usable
+from targets._shared.sysroot import CORES, LIBRARIES, sysroot
+from targets.host import TARGET
+from toolchain.artifacts import content_hash, place
+from toolchain.contracts import Benched, BenchSettings, ModelFile, Need, Progress, Reachable, Route
+from toolchain.errors import DeviceError
+from toolchain.latency.timings import cache_folder
+
+EMULATOR: Final = "qemu-aarch64"
+COUNTER: Final = Path(__file__).parents[1] / "counter" / "counter.c"
+SILENCE_SECONDS: Final = 3600.0
+# (version of qemu, version of its plugin interface): the newest at or below the installed one is asked for.
+_INTERFACES: Final = (((10, 1), 5), ((9, 2), 4), ((9, 1), 3), ((9, 0), 2), ((4, 2), 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emulated:
+    """One emulated core called `core`. `runs` inferences of a file are counted, after two that are not."""
+
+    core: str
+    runs: int = 5
+    runtimes = TARGET.runtimes
+
+    def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:
+        """Instructions of every inference, and how the outputs compare with those of this machine.
+
+        Raises:
+            DeviceError: something is missing here, a thread count or cadence is asked for, or a run failed.
+        """
+        if settings.threads != 1 or settings.cadence_hz or settings.max_celsius:
+            raise DeviceError(
+                "an emulated device has one thread and no clock",
+                hint="leave out --threads, --cadence-hz and --max-celsius",
+            )
+        _require()
+        counts, parities, versions = [], [], {}
+        for number, file in enumerate(files):
+            library = fetch_library(file.runtime, "aarch64")
+            counted, outputs = self.run(file, library)
+            versions[file.runtime] = library.version
+            counts.append(counted)
+            parities.append(_parity(outputs, outputs_here(file)))
+            progress.step(number + 1, len(files), file.path.name)
+        return Benched(
+            device=f"qemu:{self.core}",
+            driver=f"{EMULATOR} {'.'.join(map(str, _version()))}",
+            versions=versions,
+            before={"cpu": self.core, "machine": "aarch64"},
+            after=None,
+            records=(),
+            instructions=tuple(counts),
+            parity=tuple(parities),
+        )
+
+    def run(self, file: ModelFile, library: Library) -> tuple[tuple[int, ...], bytes]:
+        """Instructions of each run, and the outputs of the first inference as raw tensors."""
+        with tempfile.TemporaryDirectory() as folder:
+            counted, outputs = Path(folder) / "counts", Path(folder) / "outputs"
+            job = replace(_job(file, outputs), libraries=(library,), least=self.runs, most=self.runs, marks=1)
+            emulator = shutil.which(EMULATOR)
+            assert emulator is not None
+            before = [emulator, "-cpu", self.core, "-L", str(sysroot(self.core, _folder()))]
+            before += ["-plugin", f"{_counter()},out={counted}"]
+            follow_job(
+                runner("aarch64"),
+                job,
+                silence_seconds=SILENCE_SECONDS,
+                on_record=lambda _: None,
+                before=before,
+            )
+            lines = counted.read_text(encoding="ascii").split()
+            if len(lines) != self.runs:
+                raise DeviceError(f"{len(lines)} of {self.runs} inferences of {file.path.name} were counted")
+            return tuple(map(int, lines)), outputs.read_bytes()
+
+
+def _job(file: ModelFile, outputs: Path) -> Job:
+    """One session on one set of inputs, the same on every machine, with a warm-up of a single run."""
+    model = Model(runtime=file.runtime, path=str(file.path.resolve()))
+    one = Job(models=(model,), least=1, most=1, pool=1, outputs=str(outputs))
+    return replace(one, warmup=1, warmup_seconds=0.0)
+
+
+def outputs_here(file: ModelFile) -> bytes | None:
+    """The outputs of this machine's own kernels for the same inputs; None where the runner cannot be had."""
+    found = usable((file.runtime,))
+    if found is None:
+        return None
+    program, libraries = found
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Path(folder) / "outputs"
+        job = replace(_job(file, outputs), libraries=libraries)
+        follow_job(program, job, silence_seconds=SILENCE_SECONDS, on_record=lambda _: None)
+        return outputs.read_bytes()
+
+
+def _parity(emulated: bytes, here: bytes | None) -> dict[str, Any] | None:
+    """How far float outputs are apart: largest difference over largest value, and the share of equal ones.
+
+    Outputs of other types are compared byte by byte, where only `equal_share` means something.
+    """
+    if here is None:
+        return None
+    if len(emulated) != len(here):
+        raise DeviceError(f"{len(emulated)} bytes of outputs came back, {len(here)} are expected")
+    floats = len(here) % 4 == 0
+    a, b = (np.frombuffer(x, np.float32 if floats else np.uint8).astype(np.float64) for x in (emulated, here))
+    relative = float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(b))), 1e-30)) if floats else None
+    return {"against": native(), "max_relative": relative, "equal_share": float(np.mean(a == b))}
+
+
+def _version() -> tuple[int, ...]:
+    """The emulator's version; empty where it is not installed."""
+    if shutil.which(EMULATOR) is None:
+        return ()
+    said = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"version (\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _takes_plugins() -> bool:
+    if not _version():
+        return False
+    said = subprocess.run([EMULATOR, "--help"], capture_output=True, text=True, check=False).stdout
+    return "-plugin" in said
+
+
+def _folder() -> Path:
+    """Where what is made once for the emulator is kept for the user."""
+    return cache_folder() / "emulated"
+
+
+def _counter() -> Path:
+    """The plugin, built once for the installed emulator."""
+    interface = next(number for least, number in _INTERFACES if _version() >= least)
+    path = _folder() / f"counter-{interface}-{content_hash(COUNTER)[:12]}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place(path, lambda partial: _compile(interface, partial))
+    return path
+
+
+def _compile(interface: int, path: Path) -> None:
+    flags = ["-std=c11", "-O2", "-shared", "-fPIC", f"-DQEMU_PLUGIN_API={interface}"]
+    done = subprocess.run(
+        ["cc", *flags, str(COUNTER), "-o", str(path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise DeviceError(f"the instruction counter cannot be built: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _needs() -> tuple[Need, ...]:
+    version = ".".join(map(str, _version()))
+    cross = compiler("aarch64")
+    libraries = LIBRARIES if (LIBRARIES / "libstdc++.so.6").exists() else None
+    return (
+        Need(
+            name=f"{EMULATOR} that takes plugins",
+            found=version if _takes_plugins() else "",
+            hint=_apt("qemu-user"),
+        ),
+        Need(name=cross, found=shutil.which(cross) or "", hint=_apt("gcc-aarch64-linux-gnu")),
+        Need(
+            name="libraries for aarch64",
+            found=str(libraries or ""),
+            hint=_apt("libc6-arm64-cross libstdc++6-arm64-cross"),
+        ),
+        Need(name="a C compiler for the counter", found=shutil.which("cc") or "", hint=_apt("gcc libc6-dev")),
+        Need(name="make", found=shutil.which("make") or "", hint=_apt("make")),
+    )
+
+
+def _apt(packages: str) -> str:
+    return f"apt-get install {packages}"
+
+
+def _require() -> None:
+    for need in _needs():
+        if not need.found:
+            raise DeviceError(f"an emulated device needs {need.name}", hint=need.hint)
+
+
+def _open(rest: str) -> Emulated:
+    if rest not in CORES:
+        known = ", ".join(f"qemu:{core}" for core in CORES)
+        raise DeviceError(f"unknown device {'qemu:' + rest!r}", hint=f"known: {known}")
+    return Emulated(core=rest)
+
+
+def _found() -> tuple[Reachable, ...]:
+    missing = next((need for need in _needs() if not need.found), None)
+    summary = "emulated: outputs and instruction counts, no times"
+    return tuple(
+        Reachable(
+            device=f"qemu:{core}",
+            summary=summary,
+            missing=missing.name if missing else "",
+            hint=missing.hint if missing else "",
+        )
+        for core in CORES
+    )
+
+
+ROUTE: Final = Route(
+    name="qemu",
+    form="qemu:CORE",
+    summary="an emulated Arm core: parity and instruction counts, never a time",
+    open=_open,
+    found=_found,
+    needs=_needs,
+)
