@@ -25,8 +25,9 @@ from toolchain.pipeline import baseline_of, open_run
 from toolchain.planning import decide
 from toolchain.program.capture import capture
 from toolchain.prune.planfile import plan_text, read_plan
-from toolchain.resources import PlannedLatency, planned_latency
+from toolchain.resources import PlannedLatency
 from toolchain.run import Run, build_for, measure
+from toolchain.timing import planned_latency
 from toolchain.train.loop import fine_tune
 from toolchain.values import Budget, Program, Request, Training
 
