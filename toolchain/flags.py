@@ -199,6 +199,11 @@ def _add_pruning(parser: Parser) -> None:
         help="estimate batch-norm statistics anew after the cut, before fine-tuning; needs --data",
     )
     group.add_argument(
+        "--no-refit",
+        action="store_true",
+        help="do not fit the cut network's weights to the original's outputs before fine-tuning",
+    )
+    group.add_argument(
         "--allow-resize",
         type=smaller_sides,
         nargs="?",
@@ -303,6 +308,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         criterion=flags.criterion if deciding else "auto",
         rescale=flags.rescale if deciding else "none",
         reestimate=deciding and flags.reestimate_bn,
+        refit=not (deciding and flags.no_refit),
         allow_resize=flags.allow_resize if deciding else None,
         runtime=flags.runtime,
         precisions=flags.precision,

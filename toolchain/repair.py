@@ -1,26 +1,41 @@
-"""What is done to the cut network before it is fine-tuned, where asked for: weights, then statistics."""
+"""What is done to the cut network before it is fine-tuned: weights, then statistics.
+
+With data its layers are fitted to what the original's put out, unless that is turned off; rescaled weights
+and statistics estimated anew are for those who ask.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from toolchain.closing import Choice
+from toolchain.damage import JUDGED, damage_together
+from toolchain.program.cost import layers
 from toolchain.program.rescale import rescale
 from toolchain.run import Run
 from toolchain.train.reestimate import adaptive, reestimate_statistics
+from toolchain.train.refit import refit
 
 if TYPE_CHECKING:
     from toolchain.contracts import Batch, Data
+    from toolchain.values import Program
 
 SEEN: Final = 2048
 """Training samples from which batch-norm statistics are estimated anew."""
 NAMED: Final = 3
+FITTED: Final = 512
+"""Training samples that weights are fitted to; fewer where their activations would not fit in `BYTES`."""
+BYTES: Final = 256 * 2**20
+"""Memory for the largest activation of all samples that weights are fitted to."""
+FEWEST: Final = 32
+"""Fewer samples say too little to fit anything to."""
 
 
 def repaired(run: Run, choice: Choice) -> Choice:
-    """The choice with its program's weights rescaled and its statistics estimated anew, as the request asks.
+    """The choice with weights rescaled and fitted and statistics estimated anew, as the request asks.
 
     Latency depends on neither: what was measured of the choice stays true.
     """
@@ -38,13 +53,42 @@ def repaired(run: Run, choice: Choice) -> Choice:
             run.notes.append(
                 f"no rescaling is defined for {len(found.left)} other layers that lost inputs: {some}"
             )
+    if request.refit and run.data is not None and request.training.schedule == "one-shot":
+        program = _refitted(run, choice, program, run.data)
     if request.reestimate and run.data is not None:
-        layers = len(adaptive(program)[1]) // 2
+        norms = len(adaptive(program)[1]) // 2
         with run.stage("Batch-norm statistics of the cut network", "fine-tune"):
             program = reestimate_statistics(program, _batches(run.data, request.training.batch_size))
         seen = min(SEEN, run.data.train_size)
-        run.notes.append(f"statistics of {layers} batch norms estimated anew on {seen} training samples")
+        run.notes.append(f"statistics of {norms} batch norms estimated anew on {seen} training samples")
     return replace(choice, program=program)
+
+
+def _refitted(run: Run, choice: Choice, program: Program, data: Data) -> Program:
+    """The program with fitted weights, if it comes nearer to the original on samples not fitted to."""
+    inputs, target = data.calibration(JUDGED + _fitted_samples(run.program))
+    samples = tuple(x[JUDGED:] for x in inputs)
+    if len(target) - JUDGED < FEWEST:
+        run.notes.append(f"weights not fitted to the original: fewer than {JUDGED + FEWEST} training samples")
+        return program
+    with run.stage("Weights of the cut network fitted to the original", "fine-tune"):
+        found = refit(run.program, program, run.channels, choice.plan.keep, samples)
+    before, after = damage_together(run, program), damage_together(run, found.program)
+    change = f"divergence from the original {before:.2f} before, {after:.2f} nats after"
+    if not after < before:
+        run.notes.append(f"weights fitted to the original were worse ({change}): left as they were")
+        return program
+    run.notes.append(f"weights of {len(found.weights)} layers fitted to the original: {change}")
+    return found.program
+
+
+def _fitted_samples(program: Program) -> int:
+    """As many samples as memory allows for."""
+    largest = max(
+        (layer.out_channels * math.prod(layer.output_size) * layer.tokens for layer in layers(program)),
+        default=1,
+    )
+    return max(FEWEST, min(FITTED, BYTES // (4 * max(largest, 1))))
 
 
 def _batches(data: Data, size: int) -> Iterator[Batch]:

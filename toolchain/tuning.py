@@ -60,7 +60,7 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
     peak = request.lr or (DEEP_LR if choice.plan.damage > DEEP else SHALLOW_LR)
     training = replace(request.training, lr=peak)
     removal = _removal(run, choice, run.data)
-    start: list[object] = [_cut(choice), request.rescale, request.reestimate]
+    start: list[object] = [_cut(choice), request.rescale, request.refit, request.reestimate]
     if removal is not None:
         start += [removal.criterion.name, removal.pinned]
     folder = run.stages.folder("training", [start, run.data.fingerprint(), repr(training)])

@@ -356,7 +356,8 @@ class Request:
     """Everything the user asked for, already parsed; files are not opened yet.
 
     `lr` overrides the learning rate of `training`; None lets the depth of the cut decide. `rescale` says
-    whose weights make up for removed inputs, `reestimate` whether batch norms get new statistics.
+    whose weights make up for removed inputs, `refit` whether the cut network is fitted to the original before
+    it is trained, `reestimate` whether batch norms get new statistics.
     `allow_resize` lets the images become smaller: to a share of their sides, or to these (height, width).
     """
 
@@ -373,6 +374,7 @@ class Request:
     criterion: str = "auto"
     rescale: Literal["none", "linear", "all"] = "none"
     reestimate: bool = False
+    refit: bool = True
     allow_resize: float | tuple[tuple[int, int], ...] | None = None
     runtime: str = "auto"
     precisions: tuple[Precision, ...] = ("fp32", "int8", "mixed")

@@ -7,14 +7,17 @@ import torch
 from torch import nn
 
 from tests.networks import randomised
+from toolchain import repair
 from toolchain.closing import Choice
 from toolchain.contracts import Silent
+from toolchain.damage import damage_together
 from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
 from toolchain.program.identity import fingerprint
 from toolchain.program.rewrite import apply
-from toolchain.repair import SEEN, _batches, repaired
+from toolchain.repair import _batches, repaired
 from toolchain.run import Run
+from toolchain.train.refit import Refitted
 from toolchain.values import PrunePlan, Training
 
 
@@ -42,15 +45,15 @@ class Samples:
         self.x = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
 
     def calibration(self, count):
-        assert count == SEEN
-        return (self.x,), torch.zeros(300, dtype=torch.long)
+        return (self.x[:count],), torch.arange(len(self.x))[:count] % 3
 
 
-def prepared(*, rescale="none", reestimate=False, keep=None):
+def prepared(*, rescale="none", reestimate=False, refit=False, keep=None):
     program = capture(randomised(Net()), (torch.randn(2, 3, 8, 8, dtype=torch.float64),), name="net")
     channels = analyse(program)
     keep = {"stem": (0, 2, 5), "inner": (1, 7)} if keep is None else keep
-    request = SimpleNamespace(rescale=rescale, reestimate=reestimate, training=Training(batch_size=128))
+    training = Training(batch_size=128)
+    request = SimpleNamespace(rescale=rescale, reestimate=reestimate, refit=refit, training=training)
     none = dict.fromkeys(("metric", "target", "device", "stages", "material"))
     run = Run(request=request, program=program, channels=channels, data=Samples(), progress=Silent(), **none)
     plan = PrunePlan(program="", criterion="random", keep=keep)
@@ -100,6 +103,27 @@ def test_statistics_are_the_averages_of_what_the_cut_network_sees():
     torch.testing.assert_close(found.norm.running_mean, means)
     torch.testing.assert_close(found.norm.running_var, variances)
     assert run.notes == ["statistics of 1 batch norms estimated anew on 300 training samples"]
+
+
+def test_the_fitted_network_is_taken_where_it_is_nearer_to_the_original():
+    run, choice = prepared(refit=True)
+    found = repaired(run, choice).program
+    assert damage_together(run, found) < damage_together(run, choice.program)
+    assert run.notes[0].startswith("weights of 4 layers fitted to the original: divergence")
+
+
+def test_a_fit_that_is_no_better_is_left(monkeypatch):
+    monkeypatch.setattr(repair, "refit", lambda original, cut, *_: Refitted(program=cut, weights=("x",)))
+    run, choice = prepared(refit=True)
+    assert fingerprint(repaired(run, choice).program) == fingerprint(choice.program)
+    assert "left as they were" in run.notes[0]
+
+
+def test_too_few_samples_say_nothing():
+    run, choice = prepared(refit=True)
+    run.data.x = run.data.x[:100]
+    assert fingerprint(repaired(run, choice).program) == fingerprint(choice.program)
+    assert run.notes == ["weights not fitted to the original: fewer than 128 training samples"]
 
 
 @pytest.mark.parametrize(

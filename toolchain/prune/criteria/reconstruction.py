@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from toolchain.contracts import Criterion, Evidence
+from toolchain.program.windows import windows
 from toolchain.prune.listening import Listener, Sight, needed, preferred
 from toolchain.values import Channels, Program
 
@@ -72,29 +72,8 @@ def _without_bias(sight: Sight) -> Tensor:
 
 def _patches(x: Tensor, weight: Tensor, arguments: Mapping[str, Any]) -> Tensor:
     """What a kernel sees of each channel: [c, positions, kernel elements]."""
-    spatial = weight.dim() - 2
-    x = x if x.dim() == weight.dim() else x[None]
-    kernel = tuple(weight.shape[2:])
-    stride, dilation = (_each(arguments[name], spatial) for name in ("stride", "dilation"))
-    x = functional.pad(x, _padding(arguments["padding"], kernel, dilation))
-    for d in range(spatial):
-        x = x.unfold(2 + d, dilation[d] * (kernel[d] - 1) + 1, stride[d])[..., :: dilation[d]]
-    return x.movedim(1, 0).flatten(1, 1 + spatial).flatten(2)
-
-
-def _each(value: Any, count: int) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, list | tuple) else (value,)
-    return values * count if len(values) == 1 else values
-
-
-def _padding(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> list[int]:
-    """Zeros before and after each dimension, the last dimension first."""
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
-        whole = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        return [side for total in reversed(whole) for side in (total // 2, total - total // 2)]
-    return [side for amount in reversed(_each(padding, len(kernel))) for side in (amount, amount)]
+    seen = windows(x, weight, arguments)
+    return seen.movedim(1, 0).flatten(1, weight.dim() - 1).flatten(2)
 
 
 CRITERION: Final = Criterion(
