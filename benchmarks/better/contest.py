@@ -18,13 +18,14 @@ from benchmarks.better import rivals
 from benchmarks.better.networks import NETWORKS
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice
-from toolchain.contest import ground_of, reduce
+from toolchain.contest import ground_of
 from toolchain.contracts import Sampling, Silent
 from toolchain.damage import SCORED, axes_of
 from toolchain.pipeline import baseline_of, open_run
-from toolchain.planning import decide
+from toolchain.planning import decide, replay
 from toolchain.program.capture import capture
 from toolchain.prune.planfile import plan_text, read_plan
+from toolchain.repair import repaired
 from toolchain.resources import PlannedLatency
 from toolchain.run import Run, build_for, measure
 from toolchain.timing import planned_latency
@@ -104,8 +105,8 @@ class Contest:
         }
 
     def ours(self, speedup: float) -> Program:
-        """The network of the plan, not fine-tuned."""
-        return reduce(self.run.program, self.run.channels, read_plan(self._plan_file(speedup)))
+        """The network of the plan as `compress` begins to fine-tune it: fitted to the original."""
+        return repaired(self.run, replay(self.run, self._plan_file(speedup))).program
 
     def _plan_file(self, speedup: float) -> Path:
         return self.out / f"{self.name}-{speedup:g}x.json"
