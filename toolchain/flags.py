@@ -198,11 +198,8 @@ def _add_pruning(parser: Parser) -> None:
         action="store_true",
         help="estimate batch-norm statistics anew after the cut, before fine-tuning; needs --data",
     )
-    group.add_argument(
-        "--no-refit",
-        action="store_true",
-        help="do not fit the cut network's weights to the original's outputs before fine-tuning",
-    )
+    no_refit = "do not fit the cut network's weights to the original's outputs before fine-tuning"
+    group.add_argument("--no-refit", action="store_true", help=no_refit)
     group.add_argument(
         "--allow-resize",
         type=smaller_sides,
