@@ -167,11 +167,12 @@ class Quantizer:
 
     `quantize(source, path, samples, in_float)` writes a new file; `samples` are calibration inputs [n, ...],
     None where `needs_data` is False; `in_float` are the layers that keep their precision: their weights as
-    they were exported, by name.
+    they were exported, by name. `runtime` executes the file.
     """
 
     name: str
     format: str
+    runtime: str
     precision: Precision
     needs_data: bool
     quantize: Callable[[Artifact, Path, Sequence[Arrays] | None, Weights], Artifact]

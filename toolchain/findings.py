@@ -12,7 +12,7 @@ from typing import Any, Final
 from toolchain import __version__
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice
-from toolchain.foresight import Outlook
+from toolchain.outlook import Outlook
 from toolchain.plain import to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.program.cost import cost, layers

@@ -1,11 +1,68 @@
-"""The flags that say where files are measured and how long."""
+"""The flags that say for which device: planned for, predicted, measured there and how long."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from toolchain.flag_parser import Parser
-from toolchain.flag_values import names, positive
+from toolchain.flag_values import at_least_one, names, positive, precisions
+
+
+def add_target(parser: Parser, command: str) -> None:
+    """`bench`, `compress` and `plan`: the target, and how it runs networks."""
+    group = parser.add_argument_group("the target")
+    if command == "bench":
+        group.add_argument("--target", default="host", help="device to measure, see `edgefit targets` (host)")
+    else:
+        group.add_argument(
+            "--target",
+            type=names,
+            default=("host",),
+            metavar="NAME,...",
+            help="device to fit, see `edgefit targets` (host); every target of a list with every budget",
+        )
+    group.add_argument("--runtime", default="auto", help="engine on the target (auto: the best one)")
+    group.add_argument(
+        "--precision",
+        type=precisions,
+        default=("fp32", "int8", "mixed"),
+        metavar="fp32,int8,mixed",
+        help="precisions to choose from (all three); mixed: int8, the layers that it hurts most in float",
+    )
+    group.add_argument("--threads", type=at_least_one, default=1, help="threads of one inference (1)")
+    if command != "bench":
+        _add_calibration(group)
+
+
+def add_prediction(parser: Parser, command: str) -> None:
+    """`predict` and `calibrate`: the target, and which of its latency models."""
+    group = parser.add_argument_group("the target")
+    group.add_argument(
+        "--target",
+        required=True,
+        metavar="NAME[:VARIANT]",
+        help="device, and which one: see `edgefit targets`",
+    )
+    group.add_argument("--runtime", default="auto", help="engine, or engine@version (auto: best evidence)")
+    group.add_argument(
+        "--precision", type=precisions, default=(), metavar="fp16", help="precision (best evidence)"
+    )
+    group.add_argument("--threads", type=at_least_one, help="threads of one inference (best evidence)")
+    if command == "predict":
+        _add_calibration(group)
+        group.add_argument(
+            "--require-measured", action="store_true", help="exit 1: a prediction is no measurement"
+        )
+
+
+def _add_calibration(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="for a target that is not at hand: the model that `edgefit calibrate` wrote",
+    )
 
 
 def add_device(parser: Parser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolchain import __version__, registry
 from toolchain.errors import InputError
-from toolchain.flag_devices import add_bundle, add_device
+from toolchain.flag_devices import add_bundle, add_device, add_prediction, add_target
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
     SMALLEST_SHARE,
@@ -22,7 +22,6 @@ from toolchain.flag_values import (
     picture_file,
     positive,
     positive_numbers,
-    precisions,
     share,
     side_lengths,
     smaller_sides,
@@ -49,9 +48,9 @@ def parser_for(command: str, prog: str) -> Parser:
             "--trust-pickle", action="store_true", help="let pickled networks run their code while loaded"
         )
     if command in ("predict", "calibrate"):
-        _add_prediction(parser, command)
+        add_prediction(parser, command)
     if command in ("compress", "bench", "plan"):
-        _add_target(parser, command)
+        add_target(parser, command)
         _add_data(parser)
     if command in ("compress", "plan"):
         _add_budget(parser)
@@ -94,51 +93,6 @@ def _add_model(parser: Parser, command: str) -> None:
         action="store_true",
         help="let a pickled file run its code while it is loaded: only for files you trust",
     )
-
-
-def _add_target(parser: Parser, command: str) -> None:
-    group = parser.add_argument_group("the target")
-    if command == "bench":
-        group.add_argument("--target", default="host", help="device to measure, see `edgefit targets` (host)")
-    else:
-        group.add_argument(
-            "--target",
-            type=names,
-            default=("host",),
-            metavar="NAME,...",
-            help="device to fit, see `edgefit targets` (host); every target of a list with every budget",
-        )
-    group.add_argument("--runtime", default="auto", help="engine on the target (auto: the best one)")
-    group.add_argument(
-        "--precision",
-        type=precisions,
-        default=("fp32", "int8", "mixed"),
-        metavar="fp32,int8,mixed",
-        help="precisions to choose from (all three); mixed: int8, the layers that it hurts most in float",
-    )
-    group.add_argument("--threads", type=at_least_one, default=1, help="threads of one inference (1)")
-
-
-def _add_prediction(parser: Parser, command: str) -> None:
-    group = parser.add_argument_group("the target")
-    group.add_argument(
-        "--target",
-        required=True,
-        metavar="NAME[:VARIANT]",
-        help="device, and which one: see `edgefit targets`",
-    )
-    group.add_argument("--runtime", default="auto", help="engine, or engine@version (auto: best evidence)")
-    group.add_argument(
-        "--precision", type=precisions, default=(), metavar="fp16", help="precision (best evidence)"
-    )
-    group.add_argument("--threads", type=at_least_one, help="threads of one inference (best evidence)")
-    if command == "predict":
-        group.add_argument(
-            "--calibration", type=Path, metavar="FILE", help="the model that `edgefit calibrate` wrote"
-        )
-        group.add_argument(
-            "--require-measured", action="store_true", help="exit 1: a prediction is no measurement"
-        )
 
 
 def _add_data(parser: Parser) -> None:
@@ -317,6 +271,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         resume=deciding and flags.resume,
         finish=deciding and flags.finish,
         plan=flags.apply if applying else None,
+        calibration=flags.calibration if deciding else None,
         require_measured=deciding and flags.require_measured,
     )
 

@@ -18,7 +18,7 @@ from toolchain.baseline import Baseline, combinations
 from toolchain.contracts import Progress, Silent
 from toolchain.deliver import clear_others, replace_folder
 from toolchain.errors import BudgetError, CompressError, Interrupted
-from toolchain.foresight import model_for, outlook
+from toolchain.outlook import models_of, outlook, with_calibration
 from toolchain.pipeline import baseline_of, compress_run, on_target, open_run, plan_run
 from toolchain.plain import to_plain
 from toolchain.prune.planfile import plan_text
@@ -60,6 +60,7 @@ def front(requests: Sequence[Request], kind: str, progress: Progress | None = No
         CompressError: before the first case began, or Ctrl-C: finished cases stand.
     """
     start, out = time.monotonic(), requests[0].out.parent
+    requests = with_calibration(requests)
     runs = _opened(requests, out, progress or Silent())
     baselines: dict[str, Baseline] = {}
     cases = {r.out.name: front_record.waiting(r.out.name, r.target, _limits(r.budget)) for r in requests}
@@ -97,7 +98,7 @@ def _opened(requests: Sequence[Request], out: Path, progress: Progress) -> dict[
             runs[request.target] = on_target(first, replace(request, out=out))
     for run in runs.values():
         if run.target.calibration is not None:
-            model_for(run)
+            models_of(run)
         else:
             combinations(run)
     return runs
@@ -181,5 +182,5 @@ def _record(
 
 def _original(run: Run, baseline: Baseline) -> front_record.Entry:
     """The network as handed in, on one target."""
-    foreseen = outlook(run, model_for(run), run.program) if run.target.calibration is not None else None
+    foreseen = outlook(run, run.program) if run.target.calibration is not None else None
     return front_record.original(findings.record(run, "bench", baseline, None, None, None, foreseen))

@@ -21,8 +21,9 @@ from toolchain.contracts import Data, Device, Progress, Silent, Target
 from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
-from toolchain.foresight import Absent, Outlook, foresee, model_for, outlook, unmeasured_baseline
+from toolchain.foresight import foresee
 from toolchain.load import load
+from toolchain.outlook import Absent, Outlook, outlook, unmeasured_baseline, with_calibration
 from toolchain.picture.page import draw
 from toolchain.plain import to_plain
 from toolchain.planning import decide, decide_once, replay
@@ -70,7 +71,7 @@ def compress_run(run: Run, baseline: Baseline) -> Report:
         if again is None:
             break
         choice = again
-    foreseen = _say_what_is_predicted(run, program)
+    foreseen = _say_what_is_predicted(run, program, choice)
     found = findings.record(run, "compress", baseline, choice, tuned, proof, foreseen)
     report = Report(record=found, exit_code=found["exit_code"])
     _deliver(run, proof, choice, report)
@@ -84,6 +85,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     """
     refuse_foreign_folder(request.out)
     _require_work(request)
+    (request,) = with_calibration([request])
     target, device = _connected(request, measuring=measuring)
     require_formats(request.formats)
     criterion_named(request)
@@ -175,7 +177,7 @@ def plan(request: Request, progress: Progress | None = None) -> Report:
 def plan_run(run: Run, baseline: Baseline) -> Report:
     """`plan` for a run that is open and whose baseline is known."""
     choice = _decide(run, baseline)
-    foreseen = _say_what_is_predicted(run, choice.program)
+    foreseen = _say_what_is_predicted(run, choice.program, choice)
     found = findings.record(run, "plan", baseline, choice, None, None, foreseen)
     report = Report(record=found, exit_code=found["exit_code"])
     replace_folder(run.request.out, lambda folder: _write_texts(folder, choice, report))
@@ -249,17 +251,17 @@ def baseline_of(run: Run) -> Baseline:
     return measure_baseline(run, combinations(run))
 
 
-def _say_what_is_predicted(run: Run, program: Program) -> Outlook | None:
+def _say_what_is_predicted(run: Run, program: Program, choice: Choice) -> Outlook | None:
     if run.target.calibration is None:
         return None
-    foreseen = outlook(run, model_for(run), program)
+    foreseen = outlook(run, program, choice.combination)
     run.notes.append(foreseen.line)
     return foreseen
 
 
 def _decide(run: Run, baseline: Baseline) -> Choice:
     if run.target.calibration is not None:
-        return foresee(run, model_for(run))
+        return foresee(run)
     return decide_once(run, baseline)
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from toolchain.artifacts import place
 from toolchain.errors import InputError
-from toolchain.foresight import STATUS, known_models
 from toolchain.latency.adapting import Measured, adapt
 from toolchain.latency.calibrated import (
     Calibration,
@@ -22,6 +21,7 @@ from toolchain.latency.calibrated import (
 )
 from toolchain.latency.operators import operators
 from toolchain.load.opening import load
+from toolchain.outlook import STATUS, known_models
 from toolchain.plain import to_plain
 from toolchain.program.identity import fingerprint
 from toolchain.values import Request

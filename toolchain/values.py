@@ -359,6 +359,7 @@ class Request:
     whose weights make up for removed inputs, `refit` whether the cut network is fitted to the original before
     it is trained, `reestimate` whether batch norms get new statistics.
     `allow_resize` lets the images become smaller: to a share of their sides, or to these (height, width).
+    `calibration` is the user's own latency model of the target.
     """
 
     model: Path
@@ -386,6 +387,7 @@ class Request:
     resume: bool = False
     finish: bool = False
     plan: Path | None = None
+    calibration: Path | None = None
     require_measured: bool = False
 
 

@@ -67,7 +67,7 @@ def made(request, program, tmp_path_factory):
 def test_artifact_says_what_it_is(made):
     quantizer, form, source, result = made
     assert (result.format, result.precision) == (form.name, quantizer.precision)
-    assert result.runtime == source.runtime
+    assert result.runtime == source.runtime == quantizer.runtime
     assert result.path.exists()
 
 

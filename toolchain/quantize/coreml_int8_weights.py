@@ -61,6 +61,7 @@ def _quantized(source: Path, in_float: Weights) -> Any:
 QUANTIZER: Final = Quantizer(
     name="coreml-int8-weights",
     format="coreml",
+    runtime="coreml",
     precision="int8-weights",
     needs_data=False,
     quantize=quantize,

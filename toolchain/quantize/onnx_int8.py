@@ -111,5 +111,10 @@ def _feeds(names: Sequence[str], samples: Sequence[Arrays], batch: int) -> Itera
 
 
 QUANTIZER: Final = Quantizer(
-    name="onnx-int8", format="onnx", precision="int8", needs_data=True, quantize=quantize
+    name="onnx-int8",
+    format="onnx",
+    runtime="onnxruntime",
+    precision="int8",
+    needs_data=True,
+    quantize=quantize,
 )

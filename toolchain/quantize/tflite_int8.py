@@ -124,5 +124,10 @@ def _feeds(names: Sequence[str], samples: Sequence[Arrays], batch: int) -> Itera
 
 
 QUANTIZER: Final = Quantizer(
-    name="tflite-int8", format="tflite", precision="int8", needs_data=True, quantize=quantize
+    name="tflite-int8",
+    format="tflite",
+    runtime="litert",
+    precision="int8",
+    needs_data=True,
+    quantize=quantize,
 )
