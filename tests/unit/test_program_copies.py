@@ -14,9 +14,9 @@ from tests.networks import TOPOLOGIES, randomised
 from tests.oracle import LIMIT, deviation, drawn, pruned, results
 from toolchain.program.capture import capture, example_inputs
 from toolchain.program.channels import analyse, examine
+from toolchain.program.index import Index
 from toolchain.program.rewrite import apply, mask
 from toolchain.program.switching import switch
-from toolchain.values import Index
 
 
 @pytest.fixture(params=["residual", "channel shuffle", "shared weights", "normalisations"])

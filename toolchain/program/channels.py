@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from toolchain.program.axes import attribute, call_of
+from toolchain.program.index import Index
 from toolchain.program.labels import FIXED, Ints
 from toolchain.program.rules import (
     addressing,
@@ -33,7 +34,7 @@ from toolchain.program.rules import (
 )
 from toolchain.program.tracing import Tracing, trace
 from toolchain.program.widths import Widths, term_table
-from toolchain.values import Channels, Frozen, Group, Index, Member, Program
+from toolchain.values import Channels, Frozen, Group, Member, Program
 
 _RULES = {
     **pointwise.RULES,
