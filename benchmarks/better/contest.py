@@ -5,7 +5,7 @@ Latency depends on widths, not on weights, so everything is measured before anyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +34,12 @@ from toolchain.values import Budget, Program, Request, Training
 
 HOW: Final = ("onnxruntime", "fp32")
 SAMPLING: Final = Sampling(trials=8, runs=60, trial_seconds=0.2)
-MEASURED: Final = 7
-"""Most cuts of one variant that are measured until one is as slow as Edgefit's network."""
+MEASURED: Final = 8
+"""Most cuts of one variant that are looked at until one is as slow as Edgefit's network."""
+FAILURES: Final = (RuntimeError, ValueError, IndexError)
+"""What torch-pruning raises where it cannot cut a network, or its network does not run."""
+AIMED: Final = 1.015
+"""How slow a cut is hoped to be, relative to Edgefit's network."""
 SLOWER: Final = 1.03
 """A cut that takes up to so much of the other's time is as slow: in doubt for torch-pruning."""
 
@@ -123,7 +127,7 @@ class Contest:
         """What torch-pruning says when it may cut everything; empty where it cuts."""
         try:
             rivals.cut(self.model, rivals.VARIANTS[0], 0.5, self.batch)
-        except (RuntimeError, ValueError, IndexError) as error:
+        except FAILURES as error:
             return f"{type(error).__name__}: {error}"
         return ""
 
@@ -145,47 +149,66 @@ class Contest:
         """
         ours = build_for(self.run, self.ours(speedup), [HOW])[HOW]
         goal = self.latency.ms_of_counts(self._widths_of_plan(speedup))
-        slow, fast, error, done = 0, 98, 1.0, 0
-        found: dict[str, Any] = {"percent": 0, "ratio": None}
-        while fast - slow > 1 and done < MEASURED:
-            percent = self._predicted(variant, goal * 1.015 / error, slow, fast)
+
+        def predicted(percent: int) -> float:
+            return self.latency.ms_of_counts(self.counts(self._cut(variant, percent))) / goal
+
+        def measured(percent: int) -> float:
             module = self._cut(variant, percent)
-            counts = self.counts(module)
-            key = repr(sorted(counts.items()))
+            key = repr(sorted(self.counts(module).items()))
             if key not in known:
                 program = capture(module, (self.batch[0][:2],), name=self.name)
                 theirs = build_for(self.run, program, [HOW])[HOW]
                 pair = measure(self.run, [ours, theirs], SAMPLING)
                 known[key] = pair[1].p50_ms / pair[0].p50_ms
-                done += 1
-            ratio = known[key]
-            error = ratio * goal / self.latency.ms_of_counts(counts)
-            if ratio >= 1.0:
-                slow = percent
-                found = {"percent": percent, "ratio": ratio, "widths": counts}
-                if ratio <= SLOWER:
-                    break
-            else:
-                fast = percent
-        return found
+            return known[key]
 
-    def _predicted(self, variant: str, goal: float, slow: int, fast: int) -> int:
-        """The largest percentage strictly between that is predicted to be at least as slow as `goal`."""
-        low, high = slow + 1, fast - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            try:
-                slow_enough = self.latency.ms_of_counts(self.counts(self._cut(variant, middle))) >= goal
-            except (RuntimeError, ValueError, IndexError):
-                # torch-pruning takes whole layers away when asked for much; the search goes on below that.
-                slow_enough = False
-            low, high = (middle, high) if slow_enough else (low, middle - 1)
-        return low
+        percent, ratio = deepest(predicted, measured)
+        return {"percent": percent, "ratio": ratio, "widths": self.counts(self._cut(variant, percent))}
 
     def _widths_of_plan(self, speedup: float) -> Mapping[str, int]:
         plan = read_plan(self._plan_file(speedup))
         kept = {name: len(units) for name, units in plan.keep.items()}
         return {**kept, **{f"block {name}": 0 for name in plan.dropped}}
+
+
+def deepest(predicted: Callable[[int], float], measured: Callable[[int], float]) -> tuple[int, float | None]:
+    """The highest percentage found that is at least as slow (1) as the goal, and how slow it is.
+
+    Bisection, that looks first where the prediction, corrected by every measurement, puts the goal. A cut
+    that fails counts as too fast. (0, None): nothing was slow enough.
+    """
+    slow, fast, error = 0, 98, 1.0
+    found: tuple[int, float | None] = (0, None)
+    for _ in range(MEASURED):
+        if fast - slow <= 1:
+            break
+        percent = _last(lambda p, error=error: predicted(p) * error >= AIMED, slow + 1, fast - 1)
+        try:
+            ratio = measured(percent)
+            error = ratio / predicted(percent)
+        except FAILURES:
+            ratio = 0.0
+        if ratio < 1.0:
+            fast = percent
+            continue
+        slow, found = percent, (percent, ratio)
+        if ratio <= SLOWER:
+            break
+    return found
+
+
+def _last(slow_enough: Callable[[int], bool], low: int, high: int) -> int:
+    """The last of `low` to `high` that is slow enough, or `low`; those that are not follow those that are."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        try:
+            enough = slow_enough(middle)
+        except FAILURES:
+            # torch-pruning takes whole layers away when asked for much; the search goes on below that.
+            enough = False
+        low, high = (middle, high) if enough else (low, middle - 1)
+    return low
 
 
 def tuned(

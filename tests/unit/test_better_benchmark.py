@@ -1,0 +1,90 @@
+"""The comparison with torch-pruning: fair networks, equal latency, and a table that hides nothing."""
+
+import pytest
+import torch
+
+from benchmarks.better.contest import SLOWER, deepest
+from benchmarks.better.networks import NETWORKS
+from benchmarks.better.report import best_rival, markdown, picture
+
+
+def test_the_convolution_is_option_a_shortcut():
+    torch.manual_seed(0)
+    plain, learning = NETWORKS["resnet20"]().eval(), NETWORKS["resnet20-conv"]().eval()
+    missing, unexpected = learning.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected
+    assert {name.split(".")[2] for name in missing} == {"shortcut"}
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(learning(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_networks_take_small_images(name):
+    with torch.no_grad():
+        assert NETWORKS[name]().eval()(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def curve(percent):
+    """A true latency that falls in steps of four percent of the channels."""
+    return 3.0 * (1 - (percent // 4) * 4 / 100) ** 1.5
+
+
+@pytest.mark.parametrize("wrong_by", [1.0, 0.6, 1.5])
+def test_the_deepest_cut_that_is_as_slow_is_found(wrong_by):
+    seen = []
+
+    def measured(percent):
+        seen.append(percent)
+        return curve(percent)
+
+    percent, ratio = deepest(lambda p: wrong_by * 3.0 * (1 - p / 100) ** 1.5, measured)
+    assert ratio == curve(percent) >= 1.0
+    best = min(curve(p) for p in range(98) if curve(p) >= 1.0)
+    assert ratio <= max(best, SLOWER)
+    assert len(seen) <= 8
+
+
+def test_a_variant_that_breaks_when_cut_deep_is_cut_less():
+    def broken(percent):
+        if percent > 30:
+            raise RuntimeError("a layer without channels")
+        return 3.0
+
+    assert deepest(broken, lambda percent: 3.0) == (30, 3.0)
+
+
+def test_nothing_is_found_where_everything_is_faster():
+    assert deepest(lambda p: 0.5, lambda p: 0.5) == (0, None)
+
+
+def record():
+    tuned = [("edgefit", 0, 80.0), ("edgefit", 1, 82.0), ("taylor local", 0, 70.0), ("taylor local", 1, 72.0)]
+    plan = {"whole_ms": 0.8, "p50_ms": 0.19}
+    case = {
+        "plan": plan,
+        "match": {
+            "taylor local": {"ratio": 1.01},
+            "bn-scale global": {"ratio": None},
+            "taylor global": {"ratio": 1.2},
+        },
+        "tuned": [{"who": w, "seed": s, "top1": t} for w, s, t in tuned]
+        + [{"who": "taylor global", "seed": 0, "top1": 75.0}],
+    }
+    waiting = {"plan": None, "match": {}, "tuned": []}
+    entry = {"trained": {"top1": 87.0, "epochs": 0}, "cases": {"4": case, "8": waiting}}
+    setting = {"epochs": 1, "train": 1000, "batch_size": 64, "lr": 0.05}
+    return {"setting": setting, "networks": {"net": entry}}
+
+
+def test_the_best_rival_is_the_best_of_those_with_most_seeds():
+    assert best_rival(record()["networks"]["net"]["cases"]["4"]) == "taylor local"
+
+
+def test_the_table_says_what_was_not_run():
+    text = markdown(record())
+    row = next(line for line in text.splitlines() if line.startswith("| net | 4x"))
+    assert "| 81.00 | 71.00 | 1.010 of Edgefit's | taylor local | +10.00 | 2 and 2 |" in row
+    assert "| net | 8x | not run |" in text
+    assert "bn-scale global | not reached | not run |" in text
+    assert picture(record()).count("<circle") == 3
