@@ -222,6 +222,8 @@ def _run_gate(flags: argparse.Namespace, name: str) -> Outcome:
 _COMMANDS: Final = {
     "bench": _run_bench,
     "gate": _run_gate,
+    "noise": _run_gate,
+    "history": _run_gate,
     "inspect": _run_inspect,
     "predict": _run_predict,
     "calibrate": _run_calibrate,

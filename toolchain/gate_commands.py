@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from toolchain.artifacts import place
 from toolchain.deliver import refuse_foreign_folder, replace_folder
 from toolchain.gate import gate, target_named
 from toolchain.gate_limits import Limits
+from toolchain.gate_noise import measure_noise
 from toolchain.gate_record import GateRequest
+from toolchain.history import append, history
 from toolchain.report.gate_ci import github_annotations, junit_xml
-from toolchain.report.gate_text import gate_markdown, gate_text
+from toolchain.report.gate_text import gate_markdown, gate_text, noise_text
+from toolchain.report.history_page import history_text, picture
 from toolchain.screen import only_ours, progress_on
 from toolchain.sides import Wishes
 from toolchain.values import Preprocessing
@@ -29,6 +33,8 @@ def run_gate(flags: argparse.Namespace) -> Outcome:
     with only_ours(debug=flags.debug) as stderr, progress_on(stderr, quiet=flags.quiet) as progress:
         record = gate(request, progress)
     replace_folder(flags.out, lambda folder: _write(folder, record))
+    if flags.history is not None:
+        append(flags.history, record)
     if flags.json:
         return _as_json(record), record["exit_code"]
     annotated = flags.annotate == "github" or (
@@ -104,4 +110,31 @@ def _as_json(record: object) -> str:
     return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-RUNNERS: Final[Mapping[str, Callable[[argparse.Namespace], Outcome]]] = {"gate": run_gate}
+def run_noise(flags: argparse.Namespace) -> Outcome:
+    """Measure the device's noise, keep it, say what it hides."""
+    request = GateRequest(
+        candidate=Path(),
+        baseline="",
+        wishes=wishes_of(flags),
+        threads=flags.threads,
+        clock=flags.clock,
+        seconds=flags.seconds,
+    )
+    with only_ours(debug=flags.debug) as stderr, progress_on(stderr, quiet=flags.quiet) as progress:
+        record = measure_noise(request, flags.model, progress)
+    return _as_json(record) if flags.json else noise_text(record), 0
+
+
+def run_history(flags: argparse.Namespace) -> Outcome:
+    """Read the lines, mark the changes, draw."""
+    record = history(flags.file)
+    if flags.picture is not None:
+        place(flags.picture, lambda path: path.write_text(picture(record, flags.picture), encoding="utf-8"))
+    return _as_json(record) if flags.json else history_text(record), 0
+
+
+RUNNERS: Final[Mapping[str, Callable[[argparse.Namespace], Outcome]]] = {
+    "gate": run_gate,
+    "noise": run_noise,
+    "history": run_history,
+}

@@ -12,13 +12,14 @@ from toolchain.flag_values import (
     integers,
     not_negative,
     numbers,
+    picture_file,
     positive,
     positive_numbers,
     side_lengths,
 )
 from toolchain.values import Precision
 
-GATING: Final = ("gate",)
+GATING: Final = ("gate", "noise", "history")
 MAX_REGRESSION: Final = 5.0
 SECONDS: Final = 60.0
 CLOCKS: Final = ("auto", "cpu", "wall")
@@ -141,4 +142,4 @@ def _add_noise(parser: Parser) -> None:
 def _add_history(parser: Parser) -> None:
     group = parser.add_argument_group("the history")
     group.add_argument("file", type=Path, help="what `edgefit gate --history FILE` appends to")
-    group.add_argument("--picture", type=Path, metavar="FILE.svg|FILE.html", help="draw it")
+    group.add_argument("--picture", type=picture_file, metavar="FILE.svg|FILE.html", help="draw it")

@@ -9,6 +9,8 @@ COMMANDS: Final = {
     "bench": "measure the network as it is, in every runtime and precision of the target",
     "predict": "estimate the latency on a device that is not at hand, from published measurements",
     "gate": "compare a model with a baseline, measured in turns: pass, fail or inconclusive",
+    "noise": "measure a device against itself: which slow-downs can be seen in how much time",
+    "history": "show how a model's latency went from gate to gate, and where it changed",
     "calibrate": "fit a target's latency model to a few measurements of one's own device",
     "inspect": "show what the network is and which channels can be removed together",
     "targets": "list the devices and what they run",
@@ -61,6 +63,16 @@ examples:
   edgefit gate model.onnx --baseline main               the same file as it is in git's main
   edgefit gate model.pt2 --baseline v1.2:net/model.pt2 --max-regression 3 --budget-ms 5
   edgefit gate small/ --baseline model.pt2 --max-growth 0 --min-agreement 95 --data images/
+""",
+    "noise": """\
+examples:
+  edgefit noise --target host
+  edgefit noise model.onnx --seconds 120
+""",
+    "history": """\
+examples:
+  edgefit gate model.onnx --baseline main --history latency.jsonl
+  edgefit history latency.jsonl --picture latency.html
 """,
     "inspect": """\
 examples:

@@ -19,7 +19,7 @@ from toolchain.errors import InputError
 from toolchain.plain import from_plain
 from toolchain.report.record import chosen_artifact, chosen_measurement, read_record, reference_measurement
 from toolchain.stages import Stages
-from toolchain.values import Artifact, Measurement, Precision, Preprocessing
+from toolchain.values import Artifact, Measurement, Precision, Preprocessing, Program
 
 _EXPORTED: Final = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
 _LFS: Final = b"version https://git-lfs"
@@ -109,23 +109,33 @@ def _exported(path: Path, label: str, wishes: Wishes) -> Side:
 
 def _from_program(path: Path, label: str, wishes: Wishes, stages: Stages) -> Side:
     # Here and not above: two exported files are compared without loading torch.
-    from toolchain.assembly import FLOAT_OF, build, material_of, require_formats
     from toolchain.load import load
-    from toolchain.program.identity import fingerprint
     from toolchain.train.data import open_data
 
-    runtime = _runtime(wishes)
-    require_formats((runtime.format,))
     program = load(path, input_shape=wishes.input_shape, arch=wishes.arch, trust_pickle=wishes.trust_pickle)
     data = None
     if wishes.data is not None:
         data = open_data(wishes.data, preprocessing=wishes.preprocessing, program_inputs=program.inputs)
+    artifact = built(program, data, path.name, wishes, stages)
+    return Side(label=label, artifact=artifact, precision=wishes.precision, data=data)
+
+
+def built(program: Program, data: Data | None, source: str, wishes: Wishes, stages: Stages) -> Artifact:
+    """The network's file for the runtime and precision wished for; `source` says what it was made from.
+
+    Raises:
+        CompressError: the target has no such runtime, or the export fails.
+    """
+    from toolchain.assembly import FLOAT_OF, build, material_of, require_formats
+    from toolchain.program.identity import fingerprint
+
+    runtime = _runtime(wishes)
+    require_formats((runtime.format,))
     if data is None and wishes.precision != FLOAT_OF[runtime.format]:
         raise InputError(f"{wishes.precision} needs calibration data", hint="give --data, or exported files")
-    material = material_of(program, data, f"{path.name} {fingerprint(program)[:16]}")
+    material = material_of(program, data, f"{source} {fingerprint(program)[:16]}")
     kind = (runtime.format, wishes.precision)
-    artifact = replace(build(program, [kind], stages, material)[kind], runtime=runtime.name)
-    return Side(label=label, artifact=artifact, precision=wishes.precision, data=data)
+    return replace(build(program, [kind], stages, material)[kind], runtime=runtime.name)
 
 
 def _runtime(wishes: Wishes) -> Runtime:

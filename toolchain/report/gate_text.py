@@ -102,3 +102,22 @@ def gate_markdown(record: Record) -> str:
     if record["notes"]:
         blocks.append("\n".join(f"- {note}" for note in record["notes"]))
     return "\n\n".join(blocks) + "\n"
+
+
+def noise_text(record: Record) -> str:
+    """What the noise is, and what can be seen in how much time."""
+    noise = record["noise"]
+    clock = "CPU time" if noise["clock"] == "cpu" else "wall time"
+    lines = [
+        f"NOISE  {100 * noise['ratio']:.2f} % on {record['target']}: a block of {noise['model']} against"
+        f" itself is off by that ({clock}, {noise['blocks']} blocks of {words.seconds(noise['seconds'])})",
+        f"a gate's threshold is at least 3 times that here: {100 * record['least_threshold']:.2f} %",
+        "",
+        "slow-downs expected to be called in 95 of 100 runs, confirmation included",
+    ]
+    shown = [("time", "above the threshold by")]
+    for entry in record["visible"]:
+        above = "nothing" if entry["above"] is None else f"{100 * entry['above']:.2f} %"
+        shown.append((words.seconds(entry["seconds"]), above))
+    lines += [*table(shown), "", f"kept in {record['written']}"]
+    return "\n".join(lines) + "\n"
