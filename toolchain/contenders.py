@@ -11,6 +11,7 @@ from toolchain.assembly import open_session, runner
 from toolchain.baseline import BASELINE, Baseline, acceptable, quantization_drop
 from toolchain.contest import Contender, Ground, bytes_per_weight
 from toolchain.damage import axes_of, divergence_of, judged
+from toolchain.errors import ConversionError
 from toolchain.resources import PlannedLatency
 from toolchain.run import Combination, Run, build_for, measure
 from toolchain.sensitivity import sensitivities
@@ -66,7 +67,11 @@ def _mixtures(run: Run, baseline: Baseline, runtime: str) -> tuple[Mixture, ...]
     ladder, artifacts = _ladder(run), []
     with run.stage(f"Files of the original in mixed precision ({runtime})", "candidates"):
         for done, kept in enumerate(ladder, 1):
-            artifacts.append(build_for(run, run.program, [combination], kept)[combination])
+            try:
+                artifacts.append(build_for(run, run.program, [combination], kept)[combination])
+            except ConversionError as error:
+                run.notes.append(f"mixed precision is not offered in {runtime}: {error}")
+                return ()
             run.progress.step(done, len(ladder), f"{len(kept)} layers in float")
     with run.stage(f"Latency of the original in mixed precision ({runtime})", "measure"):
         times = measure(run, artifacts, BASELINE) if artifacts else ()

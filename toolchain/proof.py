@@ -10,6 +10,7 @@ from toolchain.assembly import FLOAT_OF, Kind, build, open_session, quantizers, 
 from toolchain.baseline import Baseline, allowed_drop
 from toolchain.closing import Choice
 from toolchain.contracts import Sampling
+from toolchain.errors import ConversionError
 from toolchain.latency.intervals import verdict
 from toolchain.program.capture import example_inputs, fingerprint
 from toolchain.program.cost import cost
@@ -65,9 +66,7 @@ class Proof:
 def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attempt: int) -> Proof:
     """Build, check, score and measure the files of `program`."""
     with run.stage("Exporting", "export"):
-        artifacts = build(
-            program, kinds_to_deliver(run, choice), run.stages, run.material, choice.plan.in_float
-        )
+        artifacts = _files(run, program, choice)
     with run.stage("Verifying every file", "verify"):
         checks = [
             check for kind, artifact in artifacts.items() for check in _checks(run, program, kind, artifact)
@@ -99,6 +98,21 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
         limits=limits,
         verdict=_overall(limits),
     )
+
+
+def _files(run: Run, program: Program, choice: Choice) -> dict[Kind, Artifact]:
+    """Every file to deliver. A format that cannot keep single layers in float gets all of them in int8."""
+    found: dict[Kind, Artifact] = {}
+    for kind in kinds_to_deliver(run, choice):
+        try:
+            made = build(program, [kind], run.stages, run.material, choice.plan.in_float)
+        except ConversionError as error:
+            if kind[1] != "mixed" or kind == kind_of(run, choice.combination):
+                raise
+            run.notes.append(f"{kind[0]}: {error}; all of its layers are in int8")
+            made = build(program, [(kind[0], "int8")], run.stages, run.material)
+        found |= made
+    return found
 
 
 def _warn_of_damage(run: Run, baseline: Baseline, score: Score | None) -> None:

@@ -41,7 +41,7 @@ def operators_of(
         same = known.get(_numbers(weight, kind))
         if same is None:
             raise ConversionError(
-                f"the weights of layer '{name.removesuffix('.weight')}' are not in the exported file: it "
+                f"the weights of layer '{name.removesuffix('.weight')}' are not in the exported file, so it "
                 "cannot be kept in float",
                 hint="leave mixed out of --precision",
             )

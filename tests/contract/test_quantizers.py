@@ -192,3 +192,45 @@ def test_a_layer_that_is_not_in_the_file_is_refused(made, tmp_path):
     with pytest.raises(ConversionError, match="layer 'absent'"):
         quantizer.quantize(source, tmp_path / f"x{form.suffix}", samples, foreign)
     assert list(tmp_path.iterdir()) == []
+
+
+class _Grouped(nn.Module):
+    """The TFLite converter takes its transposed convolution apart, ONNX Runtime cannot quantize it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 24, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(24, 24, 2, stride=2, groups=2)
+        self.last = nn.Conv2d(24, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.up(torch.relu(self.first(x))))).mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def grouped(made, tmp_path_factory):
+    """(program, quantizer, format, float file, samples)."""
+    quantizer, form, _, _ = made
+    program = capture(_Grouped().eval(), (_samples(2, seed=1),), name="grouped")
+    source = form.write(lower(program), tmp_path_factory.mktemp("grouped") / f"g{form.suffix}", {})
+    return program, quantizer, form, source, [(_samples(64, seed=2).numpy(),)]
+
+
+def test_a_transposed_convolution_in_groups_is_quantized_or_left(grouped, tmp_path):
+    program, quantizer, form, source, samples = grouped
+    result = quantizer.quantize(source, tmp_path / f"q{form.suffix}", samples, {})
+    if form.open is not None:
+        found = check_quantized(
+            program, form.open(result.path), (_samples(32, seed=3).numpy(),), (), subject="q"
+        )
+        assert found[0].status == "pass", found[0]
+    assert result.size_bytes < source.size_bytes
+
+
+def test_a_layer_taken_apart_is_refused_by_name(grouped, tmp_path):
+    program, quantizer, form, source, samples = grouped
+    if form.name != "tflite":
+        pytest.skip("whole in this format")
+    with pytest.raises(ConversionError, match="layer 'up'"):
+        quantizer.quantize(source, tmp_path / "q.tflite", samples, weights_of(program, ["up.weight"]))

@@ -6,7 +6,7 @@ import pytest
 
 from toolchain.errors import InputError
 from toolchain.latency.predict import CALL_MS, LatencyModel, Whole, fitted, original, sizes, volume
-from toolchain.latency.table import Axes, LatencyTable, Sizes, is_depthwise, shape_key
+from toolchain.latency.table import Axes, LatencyTable, MixedTable, Sizes, is_depthwise, shape_key
 from toolchain.values import Layer
 
 CONVOLUTION = Layer(
@@ -139,3 +139,14 @@ def test_sizes_from_parameter_dimensions() -> None:
 def test_volume_counts_output_elements() -> None:
     assert volume(CONVOLUTION, Sizes(16, 8)) == 8 * 64
     assert volume(replace(LINEAR, tokens=7), Sizes(32, 10)) == 70
+
+
+def test_in_mixed_precision_every_layer_takes_what_its_own_precision_does() -> None:
+    plain = table()
+    faster = {key: {widths: ms / 4 for widths, ms in points.items()} for key, points in plain.points.items()}
+    mixed = MixedTable(
+        quantized=replace(plain, points=faster, _known={}), plain=plain, in_float=frozenset(["fc.weight"])
+    )
+    for layer, times in ((LINEAR, 1.0), (CONVOLUTION, 0.25)):
+        assert mixed.layer_ms(layer, 8, 10) == pytest.approx(times * plain.layer_ms(layer, 8, 10))
+    assert fitted(mixed, [whole(1.0)]).layer_ms(LINEAR, Sizes(8, 10)) > 0

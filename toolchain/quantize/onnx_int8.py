@@ -64,7 +64,7 @@ def _quantized(source: Path, scratch: Path, samples: Sequence[Arrays], in_float:
         weight_type=QuantType.QInt8,
         per_channel=True,
         calibrate_method=CalibrationMethod.MinMax,
-        nodes_to_exclude=operators_of(in_float, _layers(model)),
+        nodes_to_exclude=[*operators_of(in_float, _layers(model)), *_not_quantizable(model)],
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
     made = onnx.load(scratch)
@@ -82,6 +82,14 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
         weights = [stored[name] for name in node.input[:2] if name in stored]
         if node.op_type in _WITH_WEIGHTS and weights:
             yield node.name, numpy_helper.to_array(weights[0])
+
+
+def _not_quantizable(model: Any) -> Iterator[str]:
+    """Transposed convolutions in groups: ONNX Runtime counts the output channels of one group for all."""
+    for node in model.graph.node:
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        if node.op_type == "ConvTranspose" and groups > 1:
+            yield node.name
 
 
 def _batch(model: Any) -> int:
