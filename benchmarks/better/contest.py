@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,8 @@ MEASURED: Final = 8
 """Most cuts of one variant that are looked at until one is as slow as Edgefit's network."""
 FAILURES: Final = (RuntimeError, ValueError, IndexError)
 """What torch-pruning raises where it cannot cut a network, or its network does not run."""
+DEEP: Final = range(50, 98)
+"""Percentages among which the fastest cut of a variant is looked for."""
 AIMED: Final = 1.015
 """How slow a cut is hoped to be, relative to Edgefit's network."""
 SLOWER: Final = 1.03
@@ -150,6 +152,7 @@ class Contest:
         ours = build_for(self.run, self.ours(speedup), [HOW])[HOW]
         goal = self.latency.ms_of_counts(self._widths_of_plan(speedup))
 
+        @cache
         def predicted(percent: int) -> float:
             return self.latency.ms_of_counts(self.counts(self._cut(variant, percent))) / goal
 
@@ -175,10 +178,12 @@ class Contest:
 def deepest(predicted: Callable[[int], float], measured: Callable[[int], float]) -> tuple[int, float | None]:
     """The highest percentage found that is at least as slow (1) as the goal, and how slow it is.
 
-    Bisection, that looks first where the prediction, corrected by every measurement, puts the goal. A cut
-    that fails counts as too fast. (0, None): nothing was slow enough.
+    Bisection, that looks first where the prediction, corrected by every measurement, puts the goal. It goes
+    as far as the fastest cut predicted: torch-pruning leaves a layer whole that it would have to take away,
+    so that very deep cuts are slow again. A cut that fails counts as too fast. (0, None): nothing was slow
+    enough.
     """
-    slow, fast, error = 0, 98, 1.0
+    slow, fast, error = 0, _fastest(predicted) + 1, 1.0
     found: tuple[int, float | None] = (0, None)
     for _ in range(MEASURED):
         if fast - slow <= 1:
@@ -196,6 +201,17 @@ def deepest(predicted: Callable[[int], float], measured: Callable[[int], float])
         if ratio <= SLOWER:
             break
     return found
+
+
+def _fastest(predicted: Callable[[int], float]) -> int:
+    """The percentage with the least predicted latency among deep cuts; the deepest where none can be cut."""
+    known: dict[int, float] = {}
+    for percent in DEEP:
+        try:
+            known[percent] = predicted(percent)
+        except FAILURES:
+            continue
+    return min(known, key=lambda p: (known[p], -p)) if known else DEEP[-1]
 
 
 def _last(slow_enough: Callable[[int], bool], low: int, high: int) -> int:

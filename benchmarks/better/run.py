@@ -23,14 +23,13 @@ from typing import Any, Final
 from benchmarks.better import rivals
 from benchmarks.better.contest import Contest, tuned
 from benchmarks.better.networks import NETWORKS
-from benchmarks.better.report import markdown, picture
+from benchmarks.better.report import OURS, as_fast, markdown, picture
 from benchmarks.schedules.run import thinned
 from toolchain.train.data import open_data
 from toolchain.values import Preprocessing, Training
 
 HERE: Final = Path(__file__).parent
 STEPS: Final = ("plan", "match", "tune")
-OURS: Final = "edgefit"
 SETTING: Final = {"epochs": 1, "train": 1000, "batch_size": 64, "lr": 0.05}
 
 
@@ -120,7 +119,8 @@ def tune(contest: Contest, speedup: float, flags: argparse.Namespace, results: R
     inputs = contest.run.program.inputs
     data = open_data(str(folder), preprocessing=Preprocessing(), program_inputs=inputs)
     for seed in flags.seeds:
-        for who in (OURS, *(v for v in flags.variants if v in case["match"])):
+        equal = [v for v in flags.variants if v in case["match"] and as_fast(case["match"][v])]
+        for who in (OURS, *equal):
             if any((t["who"], t["seed"]) == (who, seed) for t in case["tuned"]):
                 continue
             program = (

@@ -54,6 +54,14 @@ def test_a_variant_that_breaks_when_cut_deep_is_cut_less():
     assert deepest(broken, lambda percent: 3.0) == (30, 3.0)
 
 
+def test_very_deep_cuts_that_are_slow_again_are_not_looked_at():
+    def again(percent):
+        return 2.0 if percent > 90 else curve(percent)
+
+    percent, ratio = deepest(again, again)
+    assert ratio == curve(percent) <= max(min(curve(p) for p in range(98) if curve(p) >= 1.0), SLOWER)
+
+
 def test_nothing_is_found_where_everything_is_faster():
     assert deepest(lambda p: 0.5, lambda p: 0.5) == (0, None)
 
@@ -66,7 +74,8 @@ def record():
         "match": {
             "taylor local": {"ratio": 1.01},
             "bn-scale global": {"ratio": None},
-            "taylor global": {"ratio": 1.2},
+            "taylor global": {"ratio": 1.02},
+            "magnitude global": {"ratio": 2.6},
         },
         "tuned": [{"who": w, "seed": s, "top1": t} for w, s, t in tuned]
         + [{"who": "taylor global", "seed": 0, "top1": 75.0}],
@@ -81,10 +90,19 @@ def test_the_best_rival_is_the_best_of_those_with_most_seeds():
     assert best_rival(record()["networks"]["net"]["cases"]["4"]) == "taylor local"
 
 
+def test_a_slower_network_is_no_rival():
+    case = record()["networks"]["net"]["cases"]["4"]
+    case["match"]["taylor local"]["ratio"] = 1.3
+    assert best_rival(case) == "taylor global"
+    case["match"]["taylor global"]["ratio"] = None
+    assert best_rival(case) is None
+
+
 def test_the_table_says_what_was_not_run():
     text = markdown(record())
     row = next(line for line in text.splitlines() if line.startswith("| net | 4x"))
     assert "| 81.00 | 71.00 | 1.010 of Edgefit's | taylor local | +10.00 | 2 and 2 |" in row
     assert "| net | 8x | not run |" in text
-    assert "bn-scale global | not reached | not run |" in text
+    assert "bn-scale global | not reached | not compared |" in text
+    assert "magnitude global | 2.600 of Edgefit's, no faster cut | not compared |" in text
     assert picture(record()).count("<circle") == 3
