@@ -137,7 +137,7 @@ def _counted_row(model: Found) -> tuple[str, ...]:
     return (
         model["file"],
         f"{model['runtime']} {model['runtime_version'] or ''}".strip(),
-        words.count(counts["median"]),
+        words.count(counts["min"]),
         f"{counts['min']}-{counts['max']}",
         str(counts["runs"]),
         "not compared" if relative is None else f"{relative:.1e}",

@@ -54,8 +54,9 @@ class Job:
 
     A window has `least` runs or more and ends after `seconds`, or with run number `most` (0: no limit). A
     one-thread run is pinned to `core` (-1: the last one allowed). `max_celsius`, `min_battery` (percent) and
-    `cadence_hz` are off at 0. `marks` (1) shows an instruction counter where runs begin and end. `inputs` and
-    `outputs` are files of raw tensors, for one model.
+    `cadence_hz` are off at 0. `marks` (1) shows an instruction counter where runs begin and end. After
+    `deadline` seconds the runner ends itself; `lock` is a file that one measurement at a time holds.
+    `inputs` and `outputs` are files of raw tensors, for one model.
     """
 
     models: tuple[Model, ...]
@@ -76,6 +77,8 @@ class Job:
     max_celsius: float = 0.0
     cool_seconds: float = 0.0
     min_battery: float = 0.0
+    deadline: float = 0.0
+    lock: str | None = None
     inputs: str | None = None
     outputs: str | None = None
 
@@ -101,10 +104,20 @@ class Job:
             "marks",
         ):
             lines.append(f"{key} {getattr(self, key)}")
-        for key in ("seconds", "warmup_seconds", "cadence_hz", "max_celsius", "cool_seconds", "min_battery"):
+        for key in (
+            "seconds",
+            "warmup_seconds",
+            "cadence_hz",
+            "max_celsius",
+            "cool_seconds",
+            "min_battery",
+            "deadline",
+        ):
             lines.append(f"{key} {getattr(self, key):.9g}")
         lines += [
-            f"{key} {path}" for key in ("inputs", "outputs") if (path := getattr(self, key)) is not None
+            f"{key} {path}"
+            for key in ("lock", "inputs", "outputs")
+            if (path := getattr(self, key)) is not None
         ]
         for line in lines:
             if "\n" in line or "\0" in line:

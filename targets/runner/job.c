@@ -35,7 +35,17 @@ static const struct number {
     {"cadence_hz", DOUBLE, offsetof(struct job, cadence_hz), 0},
     {"max_celsius", DOUBLE, offsetof(struct job, max_celsius), 0},
     {"cool_seconds", DOUBLE, offsetof(struct job, cool_seconds), 0},
+    {"deadline", DOUBLE, offsetof(struct job, deadline), 0},
     {"min_battery", DOUBLE, offsetof(struct job, min_battery), 0},
+};
+
+static const struct {
+  const char *key;
+  size_t at;
+} PATHS[] = {
+    {"inputs", offsetof(struct job, inputs)},
+    {"outputs", offsetof(struct job, outputs)},
+    {"lock", offsetof(struct job, lock)},
 };
 
 /* Cuts the next word off `*rest`; NULL when there is none. */
@@ -95,12 +105,9 @@ static bool set(struct job *job, char *line) {
   if (rest == NULL) return fault(STATUS_JOB, "job: '%s' has no value", key == NULL ? "" : key);
   if (strcmp(key, "library") == 0) return set_library(job, rest);
   if (strcmp(key, "model") == 0) return set_model(job, rest);
-  if (strcmp(key, "inputs") == 0) {
-    job->inputs = rest;
-    return true;
-  }
-  if (strcmp(key, "outputs") == 0) {
-    job->outputs = rest;
+  for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
+    if (strcmp(key, PATHS[i].key) != 0) continue;
+    memcpy((char *)job + PATHS[i].at, &rest, sizeof rest);
     return true;
   }
   for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++) {

@@ -32,7 +32,9 @@ struct job {
   double cadence_hz; /* 0: one run after the other */
   double max_celsius, cool_seconds; /* max_celsius 0: no gate */
   double min_battery;               /* percent; 0: no gate */
-  char *inputs, *outputs;           /* files of raw tensors, or NULL */
+  double deadline; /* seconds after which the runner ends itself; 0: none */
+  char *lock;      /* a file that only one measurement at a time may hold, or NULL */
+  char *inputs, *outputs; /* files of raw tensors, or NULL */
 };
 
 /* Reads a job file; false after a fault. What it points to lives until the process ends. */

@@ -8,6 +8,7 @@
  * docs/runner.md describes job, records and exit statuses. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -40,11 +41,22 @@ static void on_signal(int number) {
   stopped = number;
 }
 
+/* An inference that never ends does not see `stopped`: ten seconds later the second alarm ends the process. */
+static void on_alarm(int number) {
+  stopped = number;
+  alarm(10);
+}
+
 static void listen_to_signals(void) {
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-  sigaction(SIGHUP, &action, NULL);
+  static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
+  for (size_t i = 0; i < sizeof ending / sizeof *ending; i++) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}, before;
+    /* Who started this may want it to survive the end of a session: ignored signals stay ignored. */
+    if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+    sigaction(ending[i], &action, NULL);
+  }
+  struct sigaction late = {.sa_handler = on_alarm, .sa_flags = (int)SA_RESETHAND};
+  sigaction(SIGALRM, &late, NULL);
   signal(SIGPIPE, SIG_IGN); /* a reader that is gone is an error of writing */
 }
 
@@ -100,6 +112,15 @@ static bool pin(struct job *job) {
   return true;
 }
 
+/* Holds the job's lock until the process ends: two measurements at once would measure each other. */
+static bool take_lock(const struct job *job) {
+  if (job->lock == NULL) return true;
+  int file = open(job->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (file < 0) return fault(STATUS_OUTPUT, "cannot open the lock %s: %s", job->lock, strerror(errno));
+  return flock(file, LOCK_EX | LOCK_NB) == 0 ||
+         fault(STATUS_CONDITION, "another measurement is running on this device");
+}
+
 /* Waits until the device is cool enough, and refuses one whose battery is low. No sensor: no gate. */
 static bool pass_gates(const struct job *job) {
   double battery = conditions_battery();
@@ -143,7 +164,8 @@ static void write_end(FILE *out, const struct job *job, int records) {
 }
 
 static bool measure(struct job *job, FILE *out, int *records) {
-  if (!pin(job) || !load_libraries(job) || !check_models(job) || !pass_gates(job)) return false;
+  if (job->deadline > 0) alarm((unsigned)job->deadline + 1);
+  if (!take_lock(job) || !pin(job) || !load_libraries(job) || !check_models(job) || !pass_gates(job)) return false;
   write_begin(out, job);
   for (int trial = 0; trial < job->trials; trial++) {
     int order[JOB_MODELS];
@@ -160,12 +182,16 @@ static bool measure(struct job *job, FILE *out, int *records) {
 
 static int exit_status(bool well) { return stopped ? 128 + stopped : well ? STATUS_DONE : (int)fault_status(); }
 
+static const char *why(void) {
+  return stopped == SIGALRM ? "not done within its deadline" : stopped ? "interrupted" : fault_text();
+}
+
 /* Why a measurement is not complete, as the last record. */
 static void write_error(FILE *out, bool well) {
   if (well) return;
   bool first = false;
   fputs("{\"type\":\"error\"", out);
-  json_text_member(out, &first, "message", stopped ? "interrupted" : fault_text());
+  json_text_member(out, &first, "message", why());
   json_count_member(out, &first, "status", exit_status(well));
   fputs("}\n", out);
   fflush(out);
@@ -182,7 +208,7 @@ static bool write_result(const char *folder, bool well, int records, double seco
   fputs("{\"schema\":\"edgefit.result/1\"", out);
   json_text_member(out, &first, "status", stopped ? "interrupted" : well ? "complete" : "failed");
   json_count_member(out, &first, "exit_code", exit_status(well));
-  json_text_member(out, &first, "error", well ? NULL : stopped ? "interrupted" : fault_text());
+  json_text_member(out, &first, "error", well ? NULL : why());
   json_count_member(out, &first, "records", records);
   json_number_member(out, &first, "seconds", seconds);
   fputs("}\n", out);
@@ -229,7 +255,7 @@ static int run_job(const char *path, const char *folder) {
     if (folder != NULL) well = write_result(folder, well, records, (double)(now_ns() - start) / 1e9) && well;
     fclose(out);
   }
-  if (!well) fprintf(stderr, "error: %s\n", stopped ? "interrupted" : fault_text());
+  if (!well) fprintf(stderr, "error: %s\n", why());
   return exit_status(well);
 }
 

@@ -306,6 +306,41 @@ def test_a_signal_ends_it_cleanly_and_two_at_once_are_refused(number: signal.Sig
     assert len(lines) == result["records"] + 2
 
 
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    """So a measurement outlives the link over which it was started."""
+    job = job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"), most=0, seconds=1.5)
+    (tmp_path / "job").write_text(job.text())
+    script = f"trap '' HUP; exec {binary()} {tmp_path}/job --out {tmp_path}"
+    process = subprocess.Popen(["/bin/sh", "-c", script], stderr=subprocess.DEVNULL)
+    samples = tmp_path / "samples.ndjson"
+    wait_until(lambda: samples.exists() and "begin" in samples.read_text())
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "complete"
+
+
+def test_a_deadline_ends_it(tmp_path: Path) -> None:
+    job = job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"), most=0, seconds=300.0, deadline=1.0)
+    done = start(job, tmp_path, "--out", str(tmp_path))
+    assert done.returncode == 128 + signal.SIGALRM
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["status"], result["error"]) == ("interrupted", "not done within its deadline")
+
+
+def test_a_lock_is_held_by_one_measurement_at_a_time(tmp_path: Path) -> None:
+    import fcntl
+
+    job = job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"), lock=str(tmp_path / "lock"))
+    assert start(job, tmp_path).returncode == 0
+    with (tmp_path / "lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = start(job, tmp_path)
+    assert done.returncode == 6
+    assert "another measurement is running on this device" in done.stderr
+    assert start(job, tmp_path).returncode == 0
+    assert start(replace(job, lock="/nowhere/lock"), tmp_path).returncode == 5
+
+
 def wait_until(true) -> None:
     stop = time.monotonic() + 30
     while not true():
