@@ -56,6 +56,9 @@ examples:
   edgefit bench model.pt2 --json > before.json
   edgefit bench model.onnx --device host --tier quick
       one file, in fresh sessions, by the C runner; raw samples are in the JSON
+  edgefit bench model.tflite --device ssh://pi@board --tier normal
+  edgefit bench model.tflite --device qemu:cortex-a53
+      on a board; in an emulator, which counts instructions and measures no time
 """,
     "gate": """\
 examples:

@@ -3,8 +3,8 @@
     python -m benchmarks.emulated.run FILE.onnx FILE.tflite ... [--core cortex-a53] [--runs 20]
 
 Every file is run in two processes, half of the runs in each. What an inference needs is the least count;
-`repeats` is how far the two processes' least counts are apart. What was run stays in results.json; the step of
-an int8 file's outputs is read from the file.
+`repeats` is how far those of the two processes are apart. What was run stays in results.json; the step of an
+int8 file's outputs is read from the file.
 """
 
 from __future__ import annotations

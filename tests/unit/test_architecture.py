@@ -20,6 +20,7 @@ HEAVY = {
     "ai_edge_litert": ("toolchain/export", "toolchain/quantize", "toolchain/latency", "targets"),
     "ai_edge_quantizer": ("toolchain/quantize",),
     "sklearn": (),
+    "asyncssh": ("targets/_routes/ssh",),
     "torchvision": (),
     "timm": (),
 }
