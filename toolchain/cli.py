@@ -212,6 +212,14 @@ def _run_runner(flags: argparse.Namespace, name: str) -> Outcome:
     return _as_json(found) if flags.json else bundle_text(found), 0
 
 
+def _run_embed(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.embed import embed, embed_text
+
+    with only_ours(debug=flags.debug):
+        found = embed(flags.model, flags.out, name=flags.name, form=flags.form, align=flags.align)
+    return _as_json(found) if flags.json else embed_text(found), 0
+
+
 def _run_gate(flags: argparse.Namespace, name: str) -> Outcome:
     """gate, noise and history."""
     from toolchain import gate_commands
@@ -221,6 +229,7 @@ def _run_gate(flags: argparse.Namespace, name: str) -> Outcome:
 
 _COMMANDS: Final = {
     "bench": _run_bench,
+    "embed": _run_embed,
     "gate": _run_gate,
     "noise": _run_gate,
     "history": _run_gate,

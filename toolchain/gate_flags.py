@@ -1,4 +1,4 @@
-"""The flags of the gate's commands."""
+"""The flags of the gate's commands and of `embed`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from toolchain.flag_values import (
 )
 from toolchain.values import Precision
 
-GATING: Final = ("gate", "noise", "history")
+GATING: Final = ("gate", "noise", "history", "embed")
 MAX_REGRESSION: Final = 5.0
 SECONDS: Final = 60.0
 CLOCKS: Final = ("auto", "cpu", "wall")
 
 
 def add_gate_flags(parser: Parser, command: str) -> None:
-    """The flags of `gate`, `noise` or `history`."""
+    """The flags of `gate`, `noise`, `history` or `embed`."""
     if command == "gate":
         _add_sides(parser)
         _add_rule(parser)
@@ -36,6 +36,8 @@ def add_gate_flags(parser: Parser, command: str) -> None:
         _add_noise(parser)
     elif command == "history":
         _add_history(parser)
+    elif command == "embed":
+        _add_embedding(parser)
 
 
 def _add_sides(parser: Parser) -> None:
@@ -143,3 +145,17 @@ def _add_history(parser: Parser) -> None:
     group = parser.add_argument_group("the history")
     group.add_argument("file", type=Path, help="what `edgefit gate --history FILE` appends to")
     group.add_argument("--picture", type=picture_file, metavar="FILE.svg|FILE.html", help="draw it")
+
+
+def _add_embedding(parser: Parser) -> None:
+    group = parser.add_argument_group("the model")
+    group.add_argument("model", type=Path, help=".tflite or .onnx file")
+    group.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where the sources go (here)")
+    group.add_argument("--name", help="prefix of files and symbols (the model's name)")
+    group.add_argument(
+        "--form",
+        choices=("auto", "cc", "asm"),
+        default="auto",
+        help="an array, or .incbin in an assembler file: any size at once (auto: an array up to 1 MiB)",
+    )
+    group.add_argument("--align", type=at_least_one, default=16, help="of the first byte (16)")

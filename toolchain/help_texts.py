@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "gate": "compare a model with a baseline, measured in turns: pass, fail or inconclusive",
     "noise": "measure a device against itself: which slow-downs can be seen in how much time",
     "history": "show how a model's latency went from gate to gate, and where it changed",
+    "embed": "turn a model file into C sources for firmware",
     "calibrate": "fit a target's latency model to a few measurements of one's own device",
     "inspect": "show what the network is and which channels can be removed together",
     "targets": "list the devices and what they run",
@@ -66,6 +67,11 @@ examples:
   edgefit gate model.onnx --baseline main               the same file as it is in git's main
   edgefit gate model.pt2 --baseline v1.2:net/model.pt2 --max-regression 3 --budget-ms 5
   edgefit gate small/ --baseline model.pt2 --max-growth 0 --min-agreement 95 --data images/
+""",
+    "embed": """\
+examples:
+  edgefit embed model.tflite
+  edgefit embed model.tflite --out src --name keyword --form asm
 """,
     "noise": """\
 examples:

@@ -1,0 +1,154 @@
+"""`edgefit embed`: a model file as C source or an assembler file, and a header that says what is in it.
+
+The same file and flags give the same bytes, wherever and whenever: no date, no path.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from toolchain.artifacts import content_hash, place
+from toolchain.errors import InputError
+from toolchain.export._interface import BYTES, Interface, Port, read_interface
+from toolchain.plain import to_plain
+
+Form = Literal["auto", "cc", "asm"]
+ARRAY_BYTES: Final = 1 << 20
+"""Up to here `auto` writes an array: compilers take about a second for a megabyte of it."""
+ALIGN: Final = 16
+"""TFLite's flatbuffers want 16 bytes; so do vector loads."""
+_LINE: Final = 20
+
+
+def embed(
+    model: Path, out: Path, *, name: str | None = None, form: Form = "auto", align: int = ALIGN
+) -> Mapping[str, Any]:
+    """Write NAME.h with NAME.cc, or with NAME.S and NAME.bin, into `out`; the record of what was written.
+
+    Args:
+        model: a .tflite or .onnx file.
+        out: folder, made where it is missing.
+        name: prefix of files and symbols (the model's name with _ for what C does not allow).
+        form: `cc` an array, `asm` a file that the assembler includes as it is: no compiler reads its bytes.
+        align: of the first byte, a power of two.
+
+    Raises:
+        InputError: no such file, a name or alignment that C does not know, a disk that refuses.
+        ConversionError: the file is not what its name says.
+    """
+    if not model.is_file():
+        raise InputError(f"no model at {model}", hint="embed takes a .tflite or .onnx file")
+    symbol = name or re.sub(r"\W", "_", model.stem, flags=re.ASCII)
+    if not re.fullmatch(r"[A-Za-z_]\w*", symbol, flags=re.ASCII):
+        raise InputError(f"'{symbol}' is no C name", hint="choose one with --name")
+    if align < 1 or align & (align - 1):
+        raise InputError(f"--align {align} is no power of two")
+    interface, size = read_interface(model), model.stat().st_size
+    chosen = form if form != "auto" else ("cc" if size <= ARRAY_BYTES else "asm")
+    digest = content_hash(model)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    header = "\n".join(_header(symbol, size, digest, align, interface)) + "\n"
+    if chosen == "cc":
+        place(out / f"{symbol}.cc", lambda path: _write_array(model, path, symbol, align))
+        written = [f"{symbol}.cc"]
+    else:
+        place(out / f"{symbol}.bin", lambda path: shutil.copyfile(model, path))
+        assembler = _ASSEMBLER.format(symbol=symbol, align=align)
+        place(out / f"{symbol}.S", lambda path: path.write_text(assembler, encoding="ascii"))
+        written = [f"{symbol}.S", f"{symbol}.bin"]
+    # The header last: a build that depends on it finds the data there.
+    place(out / f"{symbol}.h", lambda path: path.write_text(header, encoding="ascii"))
+    return {
+        "schema": "edgefit.embed/1",
+        "model": model.name,
+        "sha256": digest,
+        "size_bytes": size,
+        "symbol": f"{symbol}_data",
+        "form": chosen,
+        "align": align,
+        "interface": to_plain(interface),
+        "out": str(out),
+        "files": [f"{symbol}.h", *written],
+    }
+
+
+# %progbits and not @progbits: in ARM assembler @ begins a comment.
+_ASSEMBLER: Final = """\
+/* Made by edgefit embed. Assemble in this folder, or with -I of it: {symbol}.bin is the model. */
+    .section .rodata.{symbol}, "a", %progbits
+    .balign {align}
+    .global {symbol}_data
+    .type {symbol}_data, %object
+{symbol}_data:
+    .incbin "{symbol}.bin"
+    .size {symbol}_data, . - {symbol}_data
+    .section .note.GNU-stack, "", %progbits
+"""
+
+
+def _write_array(model: Path, path: Path, symbol: str, align: int) -> None:
+    with model.open("rb") as source, path.open("w", encoding="ascii") as file:
+        file.write(f'/* Made by edgefit embed: C++, and C too. */\n#include "{symbol}.h"\n')
+        file.write("#ifndef __cplusplus\n#include <stdalign.h>\n#endif\n\n")
+        file.write(f"alignas({align}) const unsigned char {symbol}_data[{symbol.upper()}_SIZE] = {{\n")
+        while block := source.read(_LINE):
+            file.write(",".join(map(str, block)) + ",\n")
+        file.write("};\n")
+
+
+def _header(symbol: str, size: int, digest: str, align: int, interface: Interface) -> Iterator[str]:
+    upper = symbol.upper()
+    yield "/* Made by edgefit embed: a model as constant data, and what goes in and out of it. */"
+    yield f"#ifndef {upper}_H\n#define {upper}_H\n"
+    yield f"#define {upper}_SIZE {size}u"
+    yield f"#define {upper}_ALIGN {align}"
+    yield f'#define {upper}_SHA256 "{digest}"'
+    for kind, ports in (("INPUT", interface.inputs), ("OUTPUT", interface.outputs)):
+        yield f"\n#define {upper}_{kind}S {len(ports)}"
+        for number, port in enumerate(ports):
+            yield from _port(f"{upper}_{kind}_{number}", port)
+    yield '\n#ifdef __cplusplus\nextern "C" {\n#endif'
+    yield f"extern const unsigned char {symbol}_data[{upper}_SIZE];"
+    yield "#ifdef __cplusplus\n}\n#endif\n\n#endif"
+
+
+def _port(prefix: str, port: Port) -> Iterator[str]:
+    elements = 1
+    for size in port.shape:
+        elements *= size
+    yield f'#define {prefix}_NAME "{_c_text(port.name)}"'
+    yield f'#define {prefix}_TYPE "{port.dtype}"'
+    yield f"#define {prefix}_RANK {len(port.shape)}"
+    yield f"#define {prefix}_SHAPE {{{', '.join(map(str, port.shape)) or '1'}}}"
+    yield f"#define {prefix}_ELEMENTS {elements}u"
+    yield f"#define {prefix}_BYTES {elements * BYTES.get(port.dtype, 0)}u"
+    if port.scale is not None:
+        # Nine digits give every float back as it was.
+        yield f"#define {prefix}_SCALE {port.scale:.9g}{'' if _has_point(port.scale) else '.0'}f"
+        yield f"#define {prefix}_ZERO_POINT {port.zero_point}"
+
+
+def _has_point(value: float) -> bool:
+    text = f"{value:.9g}"
+    return "." in text or "e" in text
+
+
+def _c_text(text: str) -> str:
+    """The text inside a C string literal; what is not ASCII as octal escapes."""
+    plain = {ord('"'): '\\"', ord("\\"): "\\\\"}
+    return "".join(
+        plain.get(b, chr(b)) if 32 <= b < 127 and b != ord("?") else f"\\{b:03o}" for b in text.encode()
+    )
+
+
+def embed_text(found: Mapping[str, Any]) -> str:
+    """What was written, and how to use it."""
+    files = ", ".join(found["files"])
+    return f"EMBEDDED  {found['model']} ({found['size_bytes']:,} bytes) in {found['out']}: {files}\n"
