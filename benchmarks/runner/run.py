@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,35 @@ def compared(path: Path, rounds: list[tuple[Mapping[str, Any], Mapping[str, Any]
     }
 
 
+def overhead_ns() -> int:
+    """What the runner's timed loop sees where an inference does nothing, from its self-test."""
+    said = subprocess.run([runner(), "--self-test"], capture_output=True, text=True, check=True).stdout
+    found: int = json.loads(said)["overhead_ns"]
+    return found
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "# The C runner against Python",
+        "",
+        f"Made by `python -m benchmarks.runner.run FILES` on {record['conditions']['cpu']}, one thread. A round",
+        "measures a file in a fresh process of each; the ratio is of medians within a round, with its 95 % interval.",
+        f"Inside a timed run the runner adds {record['overhead_ns']} ns, between two runs what the last column says.",
+        "",
+        "| file | rounds | runner | Python | ratio | difference | between runs |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in record["files"]:
+        apart = 1e3 * (row["python_ms"] - row["runner_ms"])
+        lines.append(
+            f"| {row['file']} | {row['rounds']} | {row['runner_ms']:.4f} ms | {row['python_ms']:.4f} ms"
+            f" | {row['ratio']:.4f} ({row['ratio_low']:.4f}-{row['ratio_high']:.4f})"
+            f" | {apart:.1f} us | {row['between_us']:.1f} us |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure, print and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -71,11 +101,13 @@ def main() -> None:
     record = {
         "schema": "edgefit.benchmark.runner/1",
         "runner": version(),
+        "overhead_ns": overhead_ns(),
         "conditions": to_plain(conditions),
         "files": found,
     }
     text = json.dumps(record, indent=2) + "\n"
     place(flags.out / "results.json", lambda p: p.write_text(text, encoding="utf-8"))
+    place(flags.out / "results.md", lambda p: p.write_text(table(record), encoding="utf-8"))
     for row in found:
         print(
             f"{row['file']:28} runner {row['runner_ms']:8.4f} ms  python {row['python_ms']:8.4f} ms"
