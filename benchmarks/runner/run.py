@@ -65,9 +65,10 @@ def table(record: Mapping[str, Any]) -> str:
     lines = [
         "# The C runner against Python",
         "",
-        f"Made by `python -m benchmarks.runner.run FILES` on {record['conditions']['cpu']}, one thread. A round",
-        "measures a file in a fresh process of each; the ratio is of medians within a round, with its 95 % interval.",
-        f"Inside a timed run the runner adds {record['overhead_ns']} ns, between two runs what the last column says.",
+        f"Made by `python -m benchmarks.runner.run FILES` on {record['conditions']['cpu']}, one thread.",
+        "A round measures a file in a fresh process of each; the ratio is of medians within a round, with",
+        f"its 95 % interval. Inside a timed run the runner adds {record['overhead_ns']} ns; between two runs",
+        "passes what the last column says.",
         "",
         "| file | rounds | runner | Python | ratio | difference | between runs |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -165,7 +165,7 @@ static bool describe(struct own *own, void *signature, size_t index, bool input,
   tensor->element = element_of(type.element);
   tensor->rank = type.rank > SESSION_RANK ? SESSION_RANK : (int)type.rank;
   for (int i = 0; i < tensor->rank; i++) {
-    if (type.shape[i] < 0) return fault(STATUS_MODEL, "%s: '%s' has a dynamic shape", path, name);
+    if (type.shape[i] < 0) type.shape[i] = 1; /* dynamic: one sample, as the file's plain shapes say */
     tensor->shape[i] = type.shape[i];
   }
   return tensor_sized(tensor, path) &&

@@ -107,6 +107,27 @@ def test_inputs_of_every_type_are_made(elements: str, tmp_path: Path) -> None:
     assert result.max() > 0
 
 
+def test_a_dynamic_batch_of_tflite_is_one_sample(tmp_path: Path) -> None:
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    import flatbuffers
+
+    fixed = small_tflite(tmp_path / "fixed.tflite")
+    model = schema.ModelT.InitFromPackedBuf(fixed.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    for index in (*graph.inputs, *graph.outputs):
+        shape = graph.tensors[index].shape
+        graph.tensors[index].shapeSignature = np.array([-1, *shape[1:]], np.int32)
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "dynamic.tflite").write_bytes(builder.Output())
+    found = []
+    for name in ("fixed", "dynamic"):
+        job = job_for("litert", tmp_path / f"{name}.tflite", outputs=str(tmp_path / "y"))
+        assert start(job, tmp_path).returncode == 0
+        found.append((tmp_path / "y").read_bytes())
+    assert found[0] == found[1]
+
+
 def test_a_complete_answer_has_conditions_and_every_trial(tmp_path: Path) -> None:
     model = small_onnx(tmp_path / "a.onnx")
     begin, *middle, end = records(start(job_for("onnxruntime", model, trials=3), tmp_path).stdout)
