@@ -10,12 +10,12 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from targets._shared.benching import job_of, steps
+from targets._shared.benching import job_of
 from targets._shared.bundling import fetch_library
 from targets._shared.runner import Job, Library, installed_library, native, runner, version
 from toolchain.artifacts import content_hash
@@ -24,8 +24,9 @@ from toolchain.errors import DeviceError
 
 ARCHITECTURES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "armv7l": "armv7", "armv8l": "armv7"}
 POLL_SECONDS: Final = 1.0
-SPARE_SECONDS: Final = 300.0
-"""What a measurement may take besides its runs: loading, warming up, cooling down is counted apart."""
+"""Between two questions at least; a twentieth of the measurement where that is longer: each disturbs it."""
+SPARE_SECONDS, SLOW_SECONDS = 300.0, 10.0
+"""What a measurement may take at most besides its runs, and for each run that the tier asks for."""
 _PLACES: Final = '"${HOME:-/nonexistent}/.cache/edgefit" /var/tmp/edgefit /tmp/edgefit /dev/shm/edgefit'
 _PROBE: Final = f"""uname -sm
 for d in {_PLACES}; do
@@ -38,8 +39,7 @@ _STATE: Final = """cd {run} 2>/dev/null || {{ echo absent; exit 0; }}
 if [ -f result.json ]; then echo done
 elif [ -f pid ] && grep -q edgefit "/proc/$(cat pid)/cmdline" 2>/dev/null; then echo running
 elif [ -f result.json ]; then echo done
-else echo dead; fi
-wc -l < samples.ndjson 2>/dev/null || echo 0"""
+else echo dead; fi"""
 _STOP: Final = """cd {run} 2>/dev/null || exit 0
 if [ -f pid ] && grep -q edgefit "/proc/$(cat pid)/cmdline" 2>/dev/null; then
   kill "$(cat pid)" 2>/dev/null
@@ -113,13 +113,16 @@ def measure(
     program = _upload(shell, place, runner(place.arch), executable=True)
     _require_runs(shell, program)
     there = [replace(e, path=_upload(shell, place, Path(e.path))) for e in libraries]
-    paths = [_upload(shell, place, file.path, known=file.sha256) for file in files]
+    paths = []
+    for number, file in enumerate(files):
+        progress.step(number, len(files), f"sending {file.path.name}")
+        paths.append(_upload(shell, place, file.path, known=file.sha256))
     job = _job(files, settings, paths, there, place)
     key = hashlib.sha256(job.text().encode()).hexdigest()[:16]
     run = f"{place.folder}/runs/{key}"
     try:
         _start(shell, run, program, job)
-        _wait(shell, run, job, steps(progress, job, [f.path.name for f in files]), patience_seconds)
+        _wait(shell, run, max(POLL_SECONDS, settings.tier.seconds / 20), patience_seconds)
         records = _patiently(shell, patience_seconds, lambda: _fetch(shell, run))
     except LinkLostError:
         raise
@@ -195,19 +198,16 @@ def _job(
     place: Place,
 ) -> Job:
     job = job_of(files, settings, paths, hashed=True)
-    slow = 4 * (settings.tier.seconds + job.trials * job.warmup_seconds) * len(files)
-    return replace(
-        job,
-        libraries=tuple(libraries),
-        lock=f"{place.folder}/lock",
-        deadline=slow + job.cool_seconds + SPARE_SECONDS,
-    )
+    tier = settings.tier
+    slow = 4 * (tier.seconds + job.trials * job.warmup_seconds) + SLOW_SECONDS * tier.runs
+    deadline = slow * len(files) + job.cool_seconds + SPARE_SECONDS
+    lock = f"{place.folder}/lock"
+    return replace(job, libraries=tuple(libraries), lock=lock, deadline=deadline)
 
 
 def _start(shell: Shell, run: str, program: str, job: Job) -> None:
     """Start the runner apart from the link, unless it is already at this very job or has just done it."""
-    state, _ = _state(shell, run)
-    if state in ("running", "done"):
+    if _state(shell, run) in ("running", "done"):
         return
     folder = shlex.quote(run)
     make = f"rm -rf {folder} && mkdir {folder} && cat > {folder}/job"
@@ -216,26 +216,15 @@ def _start(shell: Shell, run: str, program: str, job: Job) -> None:
     _well(shell, f"cd {folder} && {{ {apart} & echo $! > pid; }}", "start the runner")
 
 
-def _state(shell: Shell, run: str) -> tuple[str, int]:
-    """absent, running, done or dead, and how many lines the samples have."""
-    lines = _well(shell, _STATE.format(run=shlex.quote(run)), "ask for the run").split()
-    return lines[0], int(lines[1]) if len(lines) > 1 else 0
+def _state(shell: Shell, run: str) -> str:
+    """absent, running, done or dead."""
+    return _well(shell, _STATE.format(run=shlex.quote(run)), "ask for the run").strip()
 
 
-def _wait(
-    shell: Shell,
-    run: str,
-    job: Job,
-    on_record: Callable[[Mapping[str, Any]], None],
-    patience_seconds: float,
-) -> None:
+def _wait(shell: Shell, run: str, every_seconds: float, patience_seconds: float) -> None:
     """Until the runner has left a result; it ends itself at its deadline, so this ends, too."""
-    seen = 1
     while True:
-        state, lines = _patiently(shell, patience_seconds, lambda: _state(shell, run))
-        for _ in range(seen, min(lines, job.trials * job.windows * len(job.models) + 1)):
-            on_record({"type": "trial", "model": 0})
-        seen = max(seen, lines)
+        state = _patiently(shell, patience_seconds, lambda: _state(shell, run))
         if state == "done":
             return
         if state != "running":
@@ -244,7 +233,7 @@ def _wait(
                 f"the runner on {shell.name} ended without a result: {_last(said.out)}",
                 hint="was it killed, or the device restarted? out of memory is a usual cause",
             )
-        time.sleep(POLL_SECONDS)
+        time.sleep(every_seconds)
 
 
 def _fetch(shell: Shell, run: str) -> list[dict[str, Any]]:
