@@ -6,13 +6,19 @@ and statistics estimated anew are for those who ask.
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import torch
 
 from toolchain.closing import Choice
 from toolchain.damage import JUDGED, damage_together
+from toolchain.program.capture import fingerprint
 from toolchain.program.cost import layers
 from toolchain.program.rescale import rescale
 from toolchain.run import Run
@@ -65,21 +71,36 @@ def repaired(run: Run, choice: Choice) -> Choice:
 
 
 def _refitted(run: Run, choice: Choice, program: Program, data: Data) -> Program:
-    """The program with fitted weights, if it comes nearer to the original on samples not fitted to."""
+    """The program with fitted weights, if it comes nearer to the original on samples not fitted to.
+
+    A finished stage: a run that is resumed goes on from the very same weights.
+    """
     inputs, target = data.calibration(JUDGED + _fitted_samples(run.program))
     samples = tuple(x[JUDGED:] for x in inputs)
     if len(target) - JUDGED < FEWEST:
         run.notes.append(f"weights not fitted to the original: fewer than {JUDGED + FEWEST} training samples")
         return program
-    with run.stage("Weights of the cut network fitted to the original", "fine-tune"):
-        found = refit(run.program, program, run.channels, choice.plan.keep, samples)
-    before, after = damage_together(run, program), damage_together(run, found.program)
+
+    def make(folder: Path) -> None:
+        with run.stage("Weights of the cut network fitted to the original", "fine-tune"):
+            found = refit(run.program, program, run.channels, choice.plan.keep, samples)
+        torch.save(found.program.module.state_dict(), folder / "weights.pt")
+        nats = [damage_together(run, program), damage_together(run, found.program)]
+        record = {"layers": len(found.weights), "nats": nats}
+        (folder / "fit.json").write_text(json.dumps(record), encoding="utf-8")
+
+    started = [fingerprint(p) for p in (run.given, run.program, program)]
+    folder, _ = run.stages.once("fitted", [started, data.fingerprint(), len(target)], make)
+    record = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    before, after = record["nats"]
     change = f"divergence from the original {before:.2f} before, {after:.2f} nats after"
     if not after < before:
         run.notes.append(f"weights fitted to the original were worse ({change}): left as they were")
         return program
-    run.notes.append(f"weights of {len(found.weights)} layers fitted to the original: {change}")
-    return found.program
+    run.notes.append(f"weights of {record['layers']} layers fitted to the original: {change}")
+    module = copy.deepcopy(program.module)
+    module.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    return replace(program, module=module)
 
 
 def _fitted_samples(program: Program) -> int:

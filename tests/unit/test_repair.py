@@ -17,6 +17,7 @@ from toolchain.program.identity import fingerprint
 from toolchain.program.rewrite import apply
 from toolchain.repair import _batches, repaired
 from toolchain.run import Run
+from toolchain.stages import Stages
 from toolchain.train.refit import Refitted
 from toolchain.values import PrunePlan, Training
 
@@ -44,18 +45,31 @@ class Samples:
     def __init__(self):
         self.x = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
 
+    def fingerprint(self):
+        return "samples"
+
     def calibration(self, count):
         return (self.x[:count],), torch.arange(len(self.x))[:count] % 3
 
 
-def prepared(*, rescale="none", reestimate=False, refit=False, keep=None):
+def prepared(*, rescale="none", reestimate=False, keep=None, work=None):
     program = capture(randomised(Net()), (torch.randn(2, 3, 8, 8, dtype=torch.float64),), name="net")
     channels = analyse(program)
     keep = {"stem": (0, 2, 5), "inner": (1, 7)} if keep is None else keep
     training = Training(batch_size=128)
-    request = SimpleNamespace(rescale=rescale, reestimate=reestimate, refit=refit, training=training)
-    none = dict.fromkeys(("metric", "target", "device", "stages", "material"))
-    run = Run(request=request, program=program, channels=channels, data=Samples(), progress=Silent(), **none)
+    request = SimpleNamespace(
+        rescale=rescale, reestimate=reestimate, refit=work is not None, training=training
+    )
+    none = dict.fromkeys(("metric", "target", "device", "material"))
+    run = Run(
+        request=request,
+        program=program,
+        channels=channels,
+        data=Samples(),
+        stages=None if work is None else Stages(root=work),
+        progress=Silent(),
+        **none,
+    )
     plan = PrunePlan(program="", criterion="random", keep=keep)
     cut = apply(program, channels, keep)
     return run, Choice(run=run, plan=plan, program=cut, combination=("", "fp32"), reason="", candidates=())
@@ -105,22 +119,30 @@ def test_statistics_are_the_averages_of_what_the_cut_network_sees():
     assert run.notes == ["statistics of 1 batch norms estimated anew on 300 training samples"]
 
 
-def test_the_fitted_network_is_taken_where_it_is_nearer_to_the_original():
-    run, choice = prepared(refit=True)
+def test_the_fitted_network_is_taken_where_it_is_nearer_to_the_original(tmp_path):
+    run, choice = prepared(work=tmp_path)
     found = repaired(run, choice).program
     assert damage_together(run, found) < damage_together(run, choice.program)
     assert run.notes[0].startswith("weights of 4 layers fitted to the original: divergence")
 
 
-def test_a_fit_that_is_no_better_is_left(monkeypatch):
+def test_a_resumed_run_has_the_same_weights_without_fitting_again(tmp_path, monkeypatch):
+    first = repaired(*prepared(work=tmp_path)).program
+    monkeypatch.setattr(repair, "refit", None)
+    run, choice = prepared(work=tmp_path)
+    assert fingerprint(repaired(run, choice).program) == fingerprint(first)
+    assert run.notes[0].startswith("weights of 4 layers fitted")
+
+
+def test_a_fit_that_is_no_better_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(repair, "refit", lambda original, cut, *_: Refitted(program=cut, weights=("x",)))
-    run, choice = prepared(refit=True)
+    run, choice = prepared(work=tmp_path)
     assert fingerprint(repaired(run, choice).program) == fingerprint(choice.program)
     assert "left as they were" in run.notes[0]
 
 
-def test_too_few_samples_say_nothing():
-    run, choice = prepared(refit=True)
+def test_too_few_samples_say_nothing(tmp_path):
+    run, choice = prepared(work=tmp_path)
     run.data.x = run.data.x[:100]
     assert fingerprint(repaired(run, choice).program) == fingerprint(choice.program)
     assert run.notes == ["weights not fitted to the original: fewer than 128 training samples"]
