@@ -12,6 +12,7 @@ from toolchain import closing
 from toolchain.contest import Contender, Ground
 from toolchain.damage import Damages
 from toolchain.errors import BudgetError
+from toolchain.latency.intervals import Trial, summarise
 from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
 from toolchain.program.cost import cost
@@ -140,3 +141,23 @@ def test_an_overshoot_is_planned_again_at_the_size_of_the_choice(program, monkey
     first = len(choice.rounds)
     assert again.rounds[:first] == choice.rounds
     assert measured[first].p50_ms < measured[first - 1].p50_ms
+
+
+@pytest.mark.parametrize(("spread", "times"), [(0.01, 1), (0.1, 4)])
+def test_trials_are_added_while_the_limit_lies_inside_the_interval(monkeypatch, spread, times):
+    """0.97 of the limit: clear at once where trials agree; where they do not, until there are enough."""
+    asked = []
+
+    def measure(run, artifacts, sampling, *, attempt=0):
+        asked.append(attempt)
+        trials = [Trial(wall_ms=(0.97 * (1 + spread * (-1) ** k),)) for k in range(6)]
+        like = measurement(1.0)
+        return (
+            summarise(trials, label="", sha256="", runtime="r", precision="fp32", conditions=like.conditions),
+        )
+
+    monkeypatch.setattr(closing, "measure", measure)
+    run = SimpleNamespace(request=SimpleNamespace(budget=Budget(ms=1.0)))
+    found = closing._until_clear(run, None)
+    assert asked == list(range(times))
+    assert len(found.samples_ms) == 6 * times
