@@ -64,20 +64,20 @@ def mixtures(run: Run, baseline: Baseline, runtime: str) -> tuple[Mixture, ...]:
 
 def _mixtures(run: Run, baseline: Baseline, runtime: str) -> tuple[Mixture, ...]:
     combination: Combination = (runtime, "mixed")
-    ladder, artifacts = _ladder(run), []
+    steps, artifacts = ladder(run), []
     with run.stage(f"Files of the original in mixed precision ({runtime})", "candidates"):
-        for done, kept in enumerate(ladder, 1):
+        for done, kept in enumerate(steps, 1):
             try:
                 artifacts.append(build_for(run, run.program, [combination], kept)[combination])
             except ConversionError as error:
                 run.notes.append(f"mixed precision is not offered in {runtime}: {error}")
                 return ()
-            run.progress.step(done, len(ladder), f"{len(kept)} layers in float")
+            run.progress.step(done, len(steps), f"{len(kept)} layers in float")
     with run.stage(f"Latency of the original in mixed precision ({runtime})", "measure"):
         times = measure(run, artifacts, BASELINE) if artifacts else ()
     found = []
     with run.stage(f"Metric of the original in mixed precision ({runtime})", "evaluate"):
-        for kept, artifact, time in zip(ladder, artifacts, times, strict=True):
+        for kept, artifact, time in zip(steps, artifacts, times, strict=True):
             own = replace(
                 baseline,
                 artifacts={combination: artifact},
@@ -88,7 +88,7 @@ def _mixtures(run: Run, baseline: Baseline, runtime: str) -> tuple[Mixture, ...]
     return tuple(found)
 
 
-def _ladder(run: Run) -> list[tuple[str, ...]]:
+def ladder(run: Run) -> list[tuple[str, ...]]:
     """Sets of layers to keep in float, each a beginning of the order by sensitivity; never all of them."""
     nats = sensitivities(run)
     order, total = list(nats), sum(nats.values())

@@ -15,7 +15,7 @@ def ladder_of(nats, monkeypatch):
     """How many layers the mixtures keep in float where int8 costs these nats, the largest first."""
     names = {f"layer{number}.weight": value for number, value in enumerate(nats)}
     monkeypatch.setattr(contenders, "sensitivities", lambda run: names)
-    found = contenders._ladder(SimpleNamespace())
+    found = contenders.ladder(SimpleNamespace())
     assert all(kept == tuple(names)[: len(kept)] for kept in found)
     return [len(kept) for kept in found]
 
@@ -86,7 +86,7 @@ def test_a_format_that_cannot_keep_a_layer_is_not_offered(monkeypatch):
     def refuse(*words):
         raise ConversionError("the weights of layer 'up' are not in the exported file")
 
-    monkeypatch.setattr(contenders, "_ladder", lambda run: [("up.weight",)])
+    monkeypatch.setattr(contenders, "ladder", lambda run: [("up.weight",)])
     monkeypatch.setattr(contenders, "build_for", refuse)
     run = SimpleNamespace(program=None, notes=[], stage=lambda title, clock: nullcontext())
     assert contenders._mixtures(run, SimpleNamespace(), "engine") == ()
