@@ -234,3 +234,24 @@ def test_a_layer_taken_apart_is_refused_by_name(grouped, tmp_path):
         pytest.skip("whole in this format")
     with pytest.raises(ConversionError, match="layer 'up'"):
         quantizer.quantize(source, tmp_path / "q.tflite", samples, weights_of(program, ["up.weight"]))
+
+
+def test_no_activation_of_the_samples_is_cut_off(tmp_path):
+    """One sample is far larger than the others, and so is its answer."""
+    for package in ("litert_torch", "ai_edge_quantizer"):
+        pytest.importorskip(package)
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+    samples = torch.randn(32, 3, 16, 16)
+    samples[5] *= 40
+    program = capture(network.eval(), (samples[:2],), name="wide")
+    for name, suffix in (("tflite-int8", ".tflite"), ("onnx-int8", ".onnx")):
+        quantizer = registry.find("toolchain.quantize", "QUANTIZER", name)
+        form = registry.find("toolchain.export", "FORMAT", quantizer.format)
+        source = form.write(lower(program), tmp_path / f"float{suffix}", {})
+        result = quantizer.quantize(source, tmp_path / f"q{suffix}", [(samples.numpy(),)], {})
+        largest = (samples[5:6].numpy(),)
+        (wanted,), (found,) = (form.open(f.path).run(largest) for f in (source, result))
+        assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max(), name
