@@ -14,4 +14,5 @@ TARGET: Final = Target(
     runtimes=(Runtime(name="tensorrt", format="onnx", precisions=("fp32", "fp16", "int8"), align=8),),
     connect=no_driver("jetson"),
     calibration=Path(__file__).parent / "_calibrated" / "jetson.json",
+    routes=("ssh",),
 )

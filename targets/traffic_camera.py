@@ -17,4 +17,5 @@ TARGET: Final = Target(
     ),
     connect=no_driver("traffic-camera"),
     calibration=Path(__file__).parent / "_calibrated" / "traffic_camera.json",
+    routes=("ssh",),
 )

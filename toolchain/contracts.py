@@ -238,7 +238,8 @@ class Device(Protocol):
 class Target:
     """A device class: what it is, what runs on it, and how to reach it.
 
-    `calibration` is the data file of its latency models, for predictions without the device.
+    `calibration` is the data file of its latency models, for predictions without the device. `routes` are the
+    ways by which `bench --device` measures files on one.
     """
 
     name: str
@@ -246,6 +247,7 @@ class Target:
     runtimes: tuple[Runtime, ...]
     connect: Callable[[], Device]
     calibration: Path | None = None
+    routes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from toolchain import __version__, registry
 from toolchain.assembly import format_named, missing_packages
-from toolchain.contracts import Route, Target
+from toolchain.contracts import Need, Route, Target
 from toolchain.latency.calibrated import read, variants
 from toolchain.latency.timings import cache_folder
 from toolchain.plain import to_plain
@@ -78,9 +78,7 @@ def targets() -> Mapping[str, Any]:
 
 def devices() -> Mapping[str, Any]:
     """What can be benched from here now, route by route, and what is missing where it cannot."""
-    routes: list[Route] = [
-        registry.find("targets._routes", "ROUTE", name) for name in registry.names("targets._routes")
-    ]
+    routes = [_route(name) for name in registry.names("targets._routes")]
     found = [to_plain(device) for route in routes for device in route.found()]
     forms = [{"name": r.name, "form": r.form, "summary": r.summary} for r in routes]
     return {"schema": "edgefit.devices/1", "routes": forms, "devices": found}
@@ -94,13 +92,20 @@ def needs(target: str) -> Mapping[str, Any]:
     """
     name = target.partition(":")[0]
     routes = registry.names("targets._routes")
+    ways: tuple[str, ...] = (name,)
     if name not in routes:
         known: Target = registry.find("targets", "TARGET", name)
-        hint = f"edgefit predict MODEL --target {known.name} estimates from published measurements"
-        missing = {"name": f"a way to measure on {known.name}", "found": "", "hint": hint}
-        return {"schema": "edgefit.doctor/1", "target": target, "needs": [missing]}
-    route: Route = registry.find("targets._routes", "ROUTE", name)
-    return {"schema": "edgefit.doctor/1", "target": target, "needs": to_plain(route.needs())}
+        ways = known.routes
+    found = [need for way in ways for need in _route(way).needs()]
+    if not found:
+        hint = f"edgefit predict MODEL --target {name} estimates from published measurements"
+        found = [Need(name=f"a way to measure on {name}", found="", hint=hint)]
+    return {"schema": "edgefit.doctor/1", "target": target, "needs": to_plain(found)}
+
+
+def _route(name: str) -> Route:
+    found: Route = registry.find("targets._routes", "ROUTE", name)
+    return found
 
 
 def version_of(distribution: str) -> str | None:

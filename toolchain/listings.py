@@ -172,6 +172,8 @@ def devices_text(found: Found) -> str:
     for device in found["devices"]:
         state = f"missing: {device['missing']}" if device["missing"] else "ready"
         rows.append((device["device"], device["summary"], state, device["hint"]))
+    seen = {device["device"].partition(":")[0] for device in found["devices"]}
+    rows += [(r["form"], r["summary"], "to be named", "") for r in found["routes"] if r["name"] not in seen]
     return "\n".join(table(rows)) + "\n"
 
 

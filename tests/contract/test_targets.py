@@ -37,6 +37,7 @@ def test_every_target_keeps_the_contract(name: str) -> None:
         assert runtime.precisions
         assert runtime.align >= 1
     assert len({runtime.name for runtime in target.runtimes}) == len(target.runtimes)
+    assert set(target.routes) <= set(registry.names("targets._routes"))
     try:
         device = target.connect()
     except DeviceError as error:

@@ -143,4 +143,6 @@ def test_devices_says_what_is_there(capsys):
     assert record["schema"] == "edgefit.devices/1"
     assert "host" in [device["device"] for device in record["devices"]]
     assert cli.main(["devices"]) == 0
-    assert capsys.readouterr().out.startswith("device")
+    text = capsys.readouterr().out
+    assert text.startswith("device")
+    assert "ssh://USER@HOST" in text

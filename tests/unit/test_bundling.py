@@ -115,6 +115,10 @@ def test_doctor_says_what_a_target_needs(capsys):
     assert cli.main(["doctor", "--target", "iphone"]) == 1
     assert "edgefit predict" in capsys.readouterr().out
     assert cli.main(["doctor", "--target", "fridge"]) == 2
+    capsys.readouterr()
+    assert cli.main(["doctor", "--target", "jetson", "--json"]) in (0, 1)
+    found = json.loads(capsys.readouterr().out)
+    assert "SSH client" in [need["name"] for need in found["needs"]]
 
 
 def test_the_native_architecture_is_one_of_those_known():
