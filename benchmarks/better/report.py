@@ -58,7 +58,7 @@ def markdown(record: Record) -> str:
     for name, entry in record["networks"].items():
         lines += [_origin(name, entry), ""]
         lines += ["| asked | who | latency | top-1, one number a seed |", "|---|---|---|---|"]
-        for speedup, case in entry["cases"].items():
+        for speedup, case in sorted(entry["cases"].items(), key=lambda item: float(item[0])):
             lines += [f"| {speedup}x | {row}" for row in _variants(case)]
         lines.append("")
     return "\n".join(lines)
@@ -82,7 +82,10 @@ def _row(name: str, speedup: str, case: Record) -> str:
         what = "none gets as fast" if none else "not run"
         return f"| {name} | {speedup}x | {' | '.join(cells)} | {what} |" + " |" * 4
     difference = "" if ours is None else f"{mean(ours) - mean(known[rival]):+.2f}"
-    cells += [f"{mean(known[rival]):.2f}", _ratio(case["match"][rival]), rival, difference]
+    equal = [who for who, match in case["match"].items() if as_fast(match)]
+    run = sum(who in known for who in equal)
+    of = f"{rival}, best of {run} run ({len(equal)} get as fast)"
+    cells += [f"{mean(known[rival]):.2f}", _ratio(case["match"][rival]), of, difference]
     seeds = f"{len(ours or ())} and {len(known[rival])}"
     return f"| {name} | {speedup}x | {' | '.join(cells)} | {seeds} |"
 
@@ -90,14 +93,14 @@ def _row(name: str, speedup: str, case: Record) -> str:
 def _ratio(match: Record) -> str:
     if match["ratio"] is None:
         return "not reached"
-    return f"{match['ratio']:.3f} of Edgefit's" + ("" if as_fast(match) else ", no faster cut")
+    return f"{match['ratio']:.3f} of Edgefit's" + ("" if as_fast(match) else ", no faster cut predicted")
 
 
 def _origin(name: str, entry: Record) -> str:
     trained = entry["trained"]
     text = f"**{name}**: {trained['top1']:.2f} % before"
     if trained["epochs"]:
-        text += f", after {trained['epochs']} epochs of training"
+        text += f", epochs of training: {trained['epochs']}"
     if "failure" in entry:
         text += (
             f". torch-pruning fails on it (`{entry['failure']}`); here it cuts the inner widths of the"

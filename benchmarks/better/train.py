@@ -25,7 +25,7 @@ from toolchain.contracts import Data
 from toolchain.train.data import open_data
 from toolchain.values import Preprocessing, TensorSpec
 
-EPOCHS: Final = {"resnet20": 0, "resnet20-conv": 1, "vgg": 5, "mobilenet": 9}
+EPOCHS: Final = {"resnet20": 0, "resnet20-conv": 1, "vgg": 7, "mobilenet": 11}
 PEAK: Final = {"resnet20-conv": 0.01, "vgg": 0.1, "mobilenet": 0.1}
 BATCH: Final = 128
 INPUT: Final = TensorSpec(name="x", shape=(None, 3, 32, 32), dtype="float32")
