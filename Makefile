@@ -8,13 +8,53 @@ READY  := $(VENV)/.ready
 SOURCE := toolchain targets benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo runner test test-all check lint format clean
+.PHONY: help demo model always runner test test-all check lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## train a small CNN on digits, compress it to half its own latency, show the report
 	$(BIN)/python -m benchmarks.digits.demo --out demo --share $(SHARE)
+
+# What `make model` is asked, and where the result goes. FLAGS has more flags of `compress`.
+TARGET    ?= host
+BUDGET_MS ?=
+DATA      ?=
+FLAGS     ?=
+EDGEFIT   ?= $(BIN)/edgefit
+RESULT    := build/$(subst :,-,$(TARGET))/$(basename $(notdir $(MODEL)))
+WANTED     = $(MODEL) --target $(TARGET) $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(DATA),--data $(DATA)) $(FLAGS)
+TOOL       = $(if $(filter $(BIN)/edgefit,$(EDGEFIT)),$(READY)) \
+             $(shell find toolchain targets \( -name '*.py' -o -name '*.json' \) 2>/dev/null)
+
+ifeq ($(MODEL),)
+model: ## compress MODEL=net.pt2 for BUDGET_MS=5 [TARGET=host] [DATA=images/] [FLAGS=...] into build/TARGET/NAME
+	@echo "error: MODEL is not set" >&2
+	@echo "hint: make model MODEL=net.pt2 BUDGET_MS=5 [TARGET=host] [DATA=images/] [FLAGS=...]" >&2; exit 2
+else
+model: $(RESULT)/report.json
+
+# A model that is there needs nothing; one that is not says so.
+$(MODEL):
+	@echo "error: no model at $@" >&2; exit 2
+
+# What is asked and what the data are: changes only when they do.
+$(RESULT).asked: always
+	@mkdir -p $(@D)
+	@{ echo '$(subst ','\'',$(WANTED))'; \
+	   [ -z '$(DATA)' ] || [ ! -e '$(DATA)' ] || \
+	   find -L '$(DATA)' -type f -printf '%P %s %T@\n' | LC_ALL=C sort | sha256sum; } > $@.new
+	@if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
+
+# The folder appears in one step, and only when every limit is held and every check passed; what an interrupted
+# run has finished is kept beside it.
+$(RESULT)/report.json: $(MODEL) $(RESULT).asked $(TOOL)
+	@$(EDGEFIT) compress $(WANTED) --out $(RESULT).new || { code=$$?; \
+	  [ $$code -ne 1 ] || echo "error: a limit is not held or a check failed: see $(RESULT).new/report.md" >&2; \
+	  exit $$code; }
+	@rm -rf $(RESULT) && mv $(RESULT).new $(RESULT) && touch $@
+endif
+always:
 
 runner: ## build the C program that measures on a device: ARCH=x86_64, aarch64 or armv7
 	@$(MAKE) --no-print-directory -C targets/runner $(if $(ARCH),ARCH=$(ARCH)) BUILD=$(CURDIR)/build/runner
@@ -38,7 +78,7 @@ format: $(READY) ## format the code
 	$(BIN)/ruff check --fix $(SOURCE)
 
 clean: ## remove the environment, caches and the demo
-	rm -rf $(VENV) build/runner .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo demo.work *.egg-info
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo demo.work *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
