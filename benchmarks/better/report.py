@@ -79,7 +79,7 @@ def _row(name: str, speedup: str, case: Record) -> str:
     cells.append("not run" if ours is None else f"{mean(ours):.2f}")
     if rival is None:
         none = case["match"] and not any(map(as_fast, case["match"].values()))
-        what = "none gets as fast" if none else "not run"
+        what = "none found as fast" if none else "not run"
         return f"| {name} | {speedup}x | {' | '.join(cells)} | {what} |" + " |" * 4
     difference = "" if ours is None else f"{mean(ours) - mean(known[rival]):+.2f}"
     equal = [who for who, match in case["match"].items() if as_fast(match)]
@@ -103,8 +103,8 @@ def _origin(name: str, entry: Record) -> str:
         text += f", epochs of training: {trained['epochs']}"
     if "failure" in entry:
         text += (
-            f". torch-pruning fails on it (`{entry['failure']}`); here it cuts the inner widths of the"
-            " residual blocks alone, which it can"
+            f". torch-pruning fails on it (`{entry['failure']}`); with the inner widths of the"
+            " residual blocks alone it works"
         )
     return text + "."
 
