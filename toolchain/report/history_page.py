@@ -51,8 +51,9 @@ def _text(record: Record) -> Iterator[str]:
 
 
 def _title(series: Record) -> str:
+    threads = series["identity"]["threads"]
     runtime = f"{series['identity']['runtime']} {series['identity']['runtime_version']}"
-    return f"{series['candidate']} on {series['target']} ({runtime}, {series['identity']['threads']} threads)"
+    return f"{series['candidate']} on {series['target']} ({runtime}, {threads} thread{'s' * (threads > 1)})"
 
 
 def _change_line(series: Record, change: Record) -> str:
