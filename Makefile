@@ -60,7 +60,7 @@ runner: ## build the C program that measures on a device: ARCH=x86_64, aarch64 o
 	@$(MAKE) --no-print-directory -C targets/runner $(if $(ARCH),ARCH=$(ARCH)) BUILD=$(CURDIR)/build/runner
 
 test: $(READY) ## run the tests (under 10 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(READY) ## run the thorough tests too
 	$(BIN)/pytest

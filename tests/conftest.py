@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    # Under nohup a program that tests start would ignore it too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 

@@ -313,13 +313,16 @@ def test_a_signal_ends_it_cleanly_and_two_at_once_are_refused(number: signal.Sig
     (tmp_path / "job").write_text(job.text())
     command = [binary(), tmp_path / "job", "--out", tmp_path]
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    samples = tmp_path / "samples.ndjson"
-    wait_until(lambda: samples.exists() and samples.read_text().count("\n") > 2)
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 6
-    assert "another measurement is running" in second.stderr
-    first.send_signal(number)
-    assert first.wait(timeout=30) == 128 + number
+    try:
+        samples = tmp_path / "samples.ndjson"
+        wait_until(lambda: samples.exists() and samples.read_text().count("\n") > 2)
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == 6
+        assert "another measurement is running" in second.stderr
+        first.send_signal(number)
+        assert first.wait(timeout=30) == 128 + number
+    finally:
+        first.kill()
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["status"], result["exit_code"]) == ("interrupted", 128 + number)
     lines = records(samples.read_text())
