@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from targets._shared.conditions import read_conditions
 from targets._shared.driving import Driver, driver_of, run_job
+from targets._shared.packages import PACKAGES
 from targets._shared.runner import Job, Model
 from targets._shared.timing import probe_layers
 from toolchain.contracts import Progress, Runtime, Sampling, Target
@@ -19,20 +20,6 @@ from toolchain.errors import DeviceError
 from toolchain.latency.intervals import Trial, summarise
 from toolchain.values import Artifact, Conditions, Layer, Measurement, Precision
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Package:
-    """What brings a runtime: the module, its distribution, and the pip extra of this project."""
-
-    module: str
-    distribution: str
-    extra: str
-
-
-_PACKAGES: Mapping[str, _Package] = {
-    "onnxruntime": _Package(module="onnxruntime", distribution="onnxruntime", extra="onnx"),
-    "litert": _Package(module="ai_edge_litert", distribution="ai-edge-litert", extra="tflite"),
-}
 # Measured on x86-64 with AVX-512: float kernels write outputs 16 channels at a time (24 cost as much as 32)
 # but gain from single inputs; ONNX Runtime's integer kernels are at their best when outputs are multiples of
 # 16, and take slow code paths when widths are not multiples of 4. So: multiples of 4, and the layer timings
@@ -60,7 +47,7 @@ class Host:
         found = read_conditions(
             device="host",
             runtime=runtime.name,
-            distribution=_PACKAGES[runtime.name].distribution,
+            distribution=PACKAGES[runtime.name].distribution,
             threads=threads,
         )
         return replace(found, driver=driver_of((runtime.name,), self.driver))
@@ -181,7 +168,7 @@ def _require(artifact: Artifact) -> None:
 
 
 def _require_package(runtime: Runtime, purpose: str) -> None:
-    package = _PACKAGES[runtime.name]
+    package = PACKAGES[runtime.name]
     if importlib.util.find_spec(package.module) is None:
         raise DeviceError(
             f"target 'host' needs the package {package.distribution} to {purpose}",

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from toolchain.assembly import open_session, runner
-from toolchain.baseline import BASELINE, Baseline, acceptable, quantization_drop
+from toolchain.baseline import BASELINE, Baseline, acceptable, quantization_drop, slower_than_float
 from toolchain.contest import Contender, Ground, bytes_per_weight
 from toolchain.damage import axes_of, divergence_of, judged
 from toolchain.errors import ConversionError
@@ -108,15 +108,10 @@ def mixable(run: Run, baseline: Baseline) -> list[str]:
     found = []
     for name, precision in baseline.measurements:
         int8 = (name, precision)
-        possible = precision == "int8" and run.runtime(name).mixed and not _slower(baseline, int8)
+        possible = precision == "int8" and run.runtime(name).mixed and not slower_than_float(baseline, int8)
         if possible and quantization_damage(run, int8, baseline.artifacts[int8]) > NEGLIGIBLE:
             found.append(name)
     return found
-
-
-def _slower(baseline: Baseline, combination: Combination) -> bool:
-    plain = baseline.measurements.get((combination[0], "fp32"))
-    return plain is not None and baseline.measurements[combination].p50_ms >= plain.p50_ms
 
 
 def _contender(

@@ -103,6 +103,11 @@ class Shape:
             present = present * counts.get(BLOCK + block, 1)
         return present
 
+    def volume(self, counts: Counts) -> float:
+        """What the operators without weights move, weighted by effort; nothing in dropped blocks."""
+        sizes_ = dict(zip(self.costs.names, self.costs.sizes, strict=True))
+        return sum(float(_moving(moved, sizes_, 1.0, counts)) for moved in self.moved)
+
     def _less(
         self, parameter: str, amount: Callable[[Mapping[str, Any]], Any], counts: Mapping[str, Any]
     ) -> Any:
@@ -136,8 +141,7 @@ class PlannedLatency:
         if not self.model.moved_ms():
             return kernels
         sizes_ = dict(zip(self.shape.costs.names, self.shape.costs.sizes, strict=True))
-        whole = sum(_polynomial(moved.parts, sizes_, {}) for moved in self.shape.moved)
-        each = self.model.moved_ms() / whole
+        each = self.model.moved_ms() / self.shape.volume({})
         return kernels + tuple(
             Term(
                 axes=(*moved.groups, *(BLOCK + block for block in moved.blocks)),
@@ -166,21 +170,15 @@ class PlannedLatency:
         if isinstance(model, ForetoldLayers):
             factor = model.factor * measured_ms / self.ms_of_counts(counts)
             return replace(self, model=replace(model, factor=factor), known=known)
-        return replace(self, model=fitted(model.table, [self._whole(*one) for one in known]), known=known)
+        return latency_of(model.table, self.shape, known)
 
     def _whole(self, counts: Counts, measured_ms: float) -> Whole:
-        """A measured network as the fit sees it; needs a model of layer timings."""
-        assert isinstance(self.model, LatencyModel)
-        bare = replace(self, model=LatencyModel(table=self.model.table, kernel=1, calls_ms=0, moving_ms=0))
-        left = sum(float(self.shape.alive(layer.weight, counts)) for layer in self.shape.layers)
-        sizes_ = dict(zip(self.shape.costs.names, self.shape.costs.sizes, strict=True))
-        volumes_ = [
-            sum(float(_moving(moved, sizes_, 1.0, at)) for moved in self.shape.moved) for at in (counts, {})
-        ]
+        """A measured network as the fit sees it; needs the model of the layers as they were timed."""
+        volume = self.shape.volume({})
         return Whole(
-            kernels_ms=bare.ms_of_counts(counts),
-            layers=left,
-            moved=volumes_[0] / volumes_[1] if volumes_[1] else 0.0,
+            kernels_ms=self.ms_of_counts(counts),
+            layers=sum(float(self.shape.alive(layer.weight, counts)) for layer in self.shape.layers),
+            moved=self.shape.volume(counts) / volume if volume else 0.0,
             measured_ms=measured_ms,
         )
 
@@ -193,10 +191,8 @@ def latency_of(
     Raises:
         InputError: no network, or a time that is not positive.
     """
-    found = PlannedLatency(
-        model=LatencyModel(table=table, kernel=1.0, calls_ms=0.0, moving_ms=0.0), shape=shape
-    )
-    return replace(found, model=fitted(table, [found._whole(*one) for one in known]), known=tuple(known))
+    timed = PlannedLatency(model=LatencyModel(table=table), shape=shape)
+    return replace(timed, model=fitted(table, [timed._whole(*one) for one in known]), known=tuple(known))
 
 
 def shape_of(run: Run) -> Shape:

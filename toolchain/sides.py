@@ -153,10 +153,11 @@ def _runtime(wishes: Wishes) -> Runtime:
 def _stored(path: Path, wishes: Wishes) -> Measurement:
     """The measurement that a record of ours holds: a report's result, a bench's, a gate's candidate."""
     try:
-        schema = str(json.loads(path.read_text(encoding="utf-8")).get("schema", ""))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema = str(record.get("schema", ""))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"cannot read {path} as a record of edgefit") from error
-    found = _of_gate(path) if schema.startswith("edgefit.gate/") else _of_report(path, wishes)
+    found = _of_gate(record) if schema.startswith("edgefit.gate/") else _of_report(path, wishes)
     if found is None:
         raise InputError(f"{path} holds no measurement", hint="made by compress, bench --json or gate")
     try:
@@ -165,8 +166,7 @@ def _stored(path: Path, wishes: Wishes) -> Measurement:
         raise InputError(f"{path}: its measurement is unreadable: {error}") from error
 
 
-def _of_gate(path: Path) -> Mapping[str, Any] | None:
-    record = json.loads(path.read_text(encoding="utf-8"))
+def _of_gate(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     found: Mapping[str, Any] | None = (record.get("candidate") or {}).get("measurement")
     return found
 

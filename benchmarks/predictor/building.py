@@ -84,7 +84,7 @@ def built(run: Run, combination: Combination) -> Mapping[str, Any]:
     assert nothing is None
     assert table is not None
     kernels = sum(table.layer_ms(a, a.in_channels, a.out_channels, a.groups) for a in shape.layers)
-    kernels_alone = LatencyModel(table=table, kernel=1.0, calls_ms=0.0, moving_ms=0.0)
+    kernels_alone = LatencyModel(table=table)
     alone = PlannedLatency(model=kernels_alone, shape=shape)
     half = replace(run, request=replace(run.request, budget=Budget(ms=kernels / 2)))
     contender = Contender(combination=combination, align=align, model=alone, damage=0.0)

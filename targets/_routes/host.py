@@ -9,13 +9,13 @@ from typing import Any, Final
 from targets._shared.benching import job_of, steps
 from targets._shared.conditions import installed_version, read_conditions
 from targets._shared.driving import Driver, driver_of, run_job
+from targets._shared.packages import PACKAGES
 from targets._shared.runner import TRIED, installed_library, native, runner
 from targets.host import TARGET
 from toolchain.contracts import Benched, BenchSettings, ModelFile, Need, Progress, Reachable, Route
 from toolchain.errors import DeviceError
 from toolchain.plain import to_plain
 
-DISTRIBUTIONS: Final = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 SILENCE_SECONDS: Final = 600.0
 
 
@@ -48,7 +48,7 @@ class ThisMachine:
         return Benched(
             device="host",
             driver=driver,
-            versions={runtime: installed_version(DISTRIBUTIONS[runtime]) for runtime in runtimes},
+            versions={runtime: installed_version(PACKAGES[runtime].distribution) for runtime in runtimes},
             before=begin.get("conditions", before),
             after=end.get("conditions") or _state(runtimes[0], settings.threads),
             records=tuple(trials),
@@ -58,17 +58,17 @@ class ThisMachine:
 def _state(runtime: str, threads: int) -> dict[str, Any]:
     """This machine's conditions as Python reads them."""
     found = read_conditions(
-        device="host", runtime=runtime, distribution=DISTRIBUTIONS[runtime], threads=threads
+        device="host", runtime=runtime, distribution=PACKAGES[runtime].distribution, threads=threads
     )
     plain: dict[str, Any] = to_plain(found)
     return plain
 
 
 def _require(runtime: str) -> None:
-    if installed_version(DISTRIBUTIONS[runtime]) is None:
+    if installed_version(PACKAGES[runtime].distribution) is None:
         extra = "onnx" if runtime == "onnxruntime" else "tflite"
         raise DeviceError(
-            f"device 'host' needs the package {DISTRIBUTIONS[runtime]} to run {runtime} files",
+            f"device 'host' needs the package {PACKAGES[runtime].distribution} to run {runtime} files",
             hint=f"pip install 'edgefit[{extra}]'",
         )
 
@@ -88,7 +88,7 @@ def _needs() -> tuple[Need, ...]:
         needs.append(Need(name="the C runner", found="", hint=error.hint))
     for name, tried in TRIED.items():
         library = installed_library(name)
-        hint = f"pip install '{DISTRIBUTIONS[name]}=={tried[0]}*'"
+        hint = f"pip install '{PACKAGES[name].distribution}=={tried[0]}*'"
         needs.append(Need(name=f"library of {name}", found=library.version if library else "", hint=hint))
     return tuple(needs)
 

@@ -98,8 +98,7 @@ class Emulated:
 def _job(file: ModelFile, outputs: Path) -> Job:
     """One session on one set of inputs, the same on every machine, with a warm-up of a single run."""
     model = Model(runtime=file.runtime, path=str(file.path.resolve()))
-    one = Job(models=(model,), least=1, most=1, pool=1, outputs=str(outputs))
-    return replace(one, warmup=1, warmup_seconds=0.0)
+    return Job(models=(model,), least=1, most=1, pool=1, warmup=1, warmup_seconds=0.0, outputs=str(outputs))
 
 
 def outputs_here(file: ModelFile) -> bytes | None:

@@ -14,18 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from targets._shared.conditions import installed_version
+from targets._shared.packages import PACKAGES
 from targets._shared.runner import ARCHITECTURES, TRIED, Library, runner, version
 from toolchain.artifacts import content_hash, place
 from toolchain.errors import DeviceError, InputError
 from toolchain.latency.timings import cache_folder
 
-DISTRIBUTIONS: Final = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 KNOWN: Final = {"onnxruntime": "1.31.1", "litert": "2.3.0"}
 """Versions to fetch where none is installed here."""
-_LIBRARIES: Final = {
-    "onnxruntime": "onnxruntime/capi/libonnxruntime.so.*",
-    "litert": "ai_edge_litert/libLiteRt.so",
-}
 _DOWNLOAD: Final = (
     *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
     *("--no-deps", "--only-binary=:all:"),
@@ -55,13 +51,13 @@ def runtime_version(runtime: str) -> str:
     Raises:
         DeviceError: an unknown runtime, or the installed version is one that the runner does not know.
     """
-    if runtime not in DISTRIBUTIONS:
-        raise DeviceError(f"unknown runtime '{runtime}'", hint=f"known: {', '.join(DISTRIBUTIONS)}")
-    known = installed_version(DISTRIBUTIONS[runtime]) or KNOWN[runtime]
+    if runtime not in PACKAGES:
+        raise DeviceError(f"unknown runtime '{runtime}'", hint=f"known: {', '.join(PACKAGES)}")
+    known = installed_version(PACKAGES[runtime].distribution) or KNOWN[runtime]
     if not known.startswith(TRIED[runtime]):
         raise DeviceError(
             f"the runner does not know {runtime} {known}",
-            hint=f"pip install '{DISTRIBUTIONS[runtime]}=={KNOWN[runtime]}'",
+            hint=f"pip install '{PACKAGES[runtime].distribution}=={KNOWN[runtime]}'",
         )
     return known
 
@@ -108,7 +104,7 @@ def _fetch(runtime: str, known: str, arch: str, folder: Path) -> None:
     """The library out of the wheel that pip finds for the platform, in a new folder."""
     machine = {"armv7": "armv7l"}.get(arch, arch)
     tags = [f"--platform=manylinux_2_{minor}_{machine}" for minor in _GLIBC]
-    wanted = f"{DISTRIBUTIONS[runtime]}=={known}"
+    wanted = f"{PACKAGES[runtime].distribution}=={known}"
     with tempfile.TemporaryDirectory() as download:
         done = subprocess.run(
             [*_DOWNLOAD, "--dest", download, *tags, wanted],
@@ -124,8 +120,9 @@ def _fetch(runtime: str, known: str, arch: str, folder: Path) -> None:
                 hint="the package index has no wheel of it, or cannot be reached from here",
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
-            inside = [name for name in wheel.namelist() if fnmatch.fnmatch(name, _LIBRARIES[runtime])]
+            pattern = PACKAGES[runtime].library
+            inside = [name for name in wheel.namelist() if fnmatch.fnmatch(name, pattern)]
             if len(inside) != 1:
-                raise DeviceError(f"{wheels[0].name} holds {len(inside)} files like {_LIBRARIES[runtime]}")
+                raise DeviceError(f"{wheels[0].name} holds {len(inside)} files like {pattern}")
             folder.mkdir()
             (folder / Path(inside[0]).name).write_bytes(wheel.read(inside[0]))

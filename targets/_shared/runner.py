@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from targets._shared.conditions import installed_version
+from targets._shared.packages import PACKAGES
 from toolchain.artifacts import content_hash, place
 from toolchain.errors import DeviceError
 from toolchain.latency.timings import cache_folder
@@ -190,14 +191,11 @@ def _build(arch: str, path: Path) -> None:
 
 def installed_library(runtime: str) -> Library | None:
     """The C library inside the installed wheel of `runtime`; None where there is none the runner knows."""
-    module, distribution, pattern = {
-        "onnxruntime": ("onnxruntime", "onnxruntime", "capi/libonnxruntime.so.*"),
-        "litert": ("ai_edge_litert", "ai-edge-litert", "libLiteRt.so"),
-    }[runtime]
-    spec, found = importlib.util.find_spec(module), installed_version(distribution)
+    package = PACKAGES[runtime]
+    spec, found = importlib.util.find_spec(package.module), installed_version(package.distribution)
     if spec is None or not spec.submodule_search_locations or found is None:
         return None
-    files = sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
+    files = sorted(Path(spec.submodule_search_locations[0]).parent.glob(package.library))
     if not files or not found.startswith(TRIED[runtime]):
         return None
     path = files[-1].resolve()

@@ -17,6 +17,7 @@ from targets._shared import process, worker
 from targets._shared.driving import driver_of
 from targets._shared.process import converse
 from targets.host import TARGET, Host
+from tests.runners import CONVOLUTION
 from toolchain import registry
 from toolchain.contracts import Sampling, Silent, Target
 from toolchain.errors import DeviceError
@@ -82,21 +83,6 @@ def small_tflite(path: Path) -> Artifact:
 
     probes_tflite.write(CONVOLUTION, "fp32", path)
     return artifact(path, "tflite", "litert")
-
-
-CONVOLUTION = Layer(
-    node="conv",
-    kind="conv",
-    weight="conv.weight",
-    in_channels=8,
-    out_channels=16,
-    kernel=(3, 3),
-    stride=(2, 2),
-    padding=(1, 1),
-    dilation=(1, 1),
-    input_size=(12, 12),
-    output_size=(6, 6),
-)
 
 
 DRIVERS = pytest.mark.parametrize("driver", ["runner", "python"])

@@ -43,12 +43,15 @@ class Whole(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModel:
-    """Predicts the milliseconds of a pruned network; see the module for the formula."""
+    """Predicts the milliseconds of a pruned network; see the module for the formula.
+
+    With its table alone it is the sum of the layers as they were timed.
+    """
 
     table: LatencyTable | MixedTable
-    kernel: float
-    calls_ms: float
-    moving_ms: float
+    kernel: float = 1.0
+    calls_ms: float = 0.0
+    moving_ms: float = 0.0
     factor: float = 1.0
 
     def layer_ms(self, layer: Layer, sizes: Sizes) -> float:
