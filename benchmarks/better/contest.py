@@ -6,6 +6,7 @@ Latency depends on widths, not on weights, so everything is measured before anyt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 
 from benchmarks.better import rivals
 from benchmarks.better.networks import NETWORKS
+from benchmarks.better.report import EQUAL
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice
 from toolchain.contest import ground_of
@@ -40,6 +42,8 @@ FAILURES: Final = (RuntimeError, ValueError, IndexError)
 """What torch-pruning raises where it cannot cut a network, or its network does not run."""
 DEEP: Final = range(50, 98)
 """Percentages among which the fastest cut of a variant is looked for."""
+DEEPEST: Final = 4
+"""Cuts predicted to be the fastest of all that are measured where bisection has found none fast enough."""
 AIMED: Final = 1.015
 """How slow a cut is hoped to be, relative to Edgefit's network."""
 SLOWER: Final = 1.03
@@ -180,10 +184,11 @@ def deepest(predicted: Callable[[int], float], measured: Callable[[int], float])
 
     Bisection, that looks first where the prediction, corrected by every measurement, puts the goal. It goes
     as far as the fastest cut predicted: torch-pruning leaves a layer whole that it would have to take away,
-    so that very deep cuts are slow again. A cut that fails counts as too fast. (0, None): nothing was slow
-    enough.
+    so that very deep cuts are slow again. Where that is still slower than `EQUAL`, the next fastest predicted
+    are measured too. A cut that fails counts as too fast. (0, None): nothing was slow enough.
     """
-    slow, fast, error = 0, _fastest(predicted) + 1, 1.0
+    deep = _fastest_first(predicted)
+    slow, fast, error = 0, deep[0] + 1, 1.0
     found: tuple[int, float | None] = (0, None)
     for _ in range(MEASURED):
         if fast - slow <= 1:
@@ -200,18 +205,22 @@ def deepest(predicted: Callable[[int], float], measured: Callable[[int], float])
         slow, found = percent, (percent, ratio)
         if ratio <= SLOWER:
             break
+    if found[1] is not None and found[1] > EQUAL and fast > deep[0]:
+        for percent in deep[:DEEPEST]:
+            with suppress(*FAILURES):
+                found = min(found, (percent, measured(percent)), key=lambda f: abs(f[1] - 1.0))
     return found
 
 
-def _fastest(predicted: Callable[[int], float]) -> int:
-    """The percentage with the least predicted latency among deep cuts; the deepest where none can be cut."""
+def _fastest_first(predicted: Callable[[int], float]) -> list[int]:
+    """Percentages of deep cuts by predicted latency, the fastest first; the deepest where none can be cut."""
     known: dict[int, float] = {}
     for percent in DEEP:
         try:
             known[percent] = predicted(percent)
         except FAILURES:
             continue
-    return min(known, key=lambda p: (known[p], -p)) if known else DEEP[-1]
+    return sorted(known, key=lambda p: (known[p], -p)) or [DEEP[-1]]
 
 
 def _last(slow_enough: Callable[[int], bool], low: int, high: int) -> int:

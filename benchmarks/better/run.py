@@ -23,7 +23,7 @@ from typing import Any, Final
 from benchmarks.better import rivals
 from benchmarks.better.contest import Contest, tuned
 from benchmarks.better.networks import NETWORKS
-from benchmarks.better.report import OURS, as_fast, markdown, picture
+from benchmarks.better.report import OURS, compared, markdown, picture
 from benchmarks.schedules.run import thinned
 from toolchain.train.data import open_data
 from toolchain.values import Preprocessing, Training
@@ -119,7 +119,7 @@ def tune(contest: Contest, speedup: float, flags: argparse.Namespace, results: R
     inputs = contest.run.program.inputs
     data = open_data(str(folder), preprocessing=Preprocessing(), program_inputs=inputs)
     for seed in flags.seeds:
-        equal = [v for v in flags.variants if v in case["match"] and as_fast(case["match"][v])]
+        equal = [v for v in compared(case) if v in flags.variants]
         for who in (OURS, *equal):
             if any((t["who"], t["seed"]) == (who, seed) for t in case["tuned"]):
                 continue

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.better.contest import SLOWER, deepest
 from benchmarks.better.networks import NETWORKS
-from benchmarks.better.report import best_rival, markdown, picture
+from benchmarks.better.report import best_rival, compared, markdown, picture
 
 
 def test_the_convolution_is_option_a_shortcut():
@@ -62,6 +62,13 @@ def test_very_deep_cuts_that_are_slow_again_are_not_looked_at():
     assert ratio == curve(percent) <= max(min(curve(p) for p in range(98) if curve(p) >= 1.0), SLOWER)
 
 
+def test_where_the_fastest_cut_predicted_is_too_slow_the_next_are_measured():
+    def true(percent):
+        return 1.05 if percent == 90 else 1.6
+
+    assert deepest(lambda p: 3.0 - p / 50 if p <= 92 else 2.0, true) == (90, 1.05)
+
+
 def test_nothing_is_found_where_everything_is_faster():
     assert deepest(lambda p: 0.5, lambda p: 0.5) == (0, None)
 
@@ -94,7 +101,19 @@ def test_a_slower_network_is_no_rival():
     case = record()["networks"]["net"]["cases"]["4"]
     case["match"]["taylor local"]["ratio"] = 1.3
     assert best_rival(case) == "taylor global"
-    case["match"]["taylor global"]["ratio"] = None
+
+
+def test_the_fastest_is_compared_where_none_is_as_fast():
+    case = record()["networks"]["net"]["cases"]["4"]
+    case["match"]["taylor local"]["ratio"], case["match"]["taylor global"]["ratio"] = 1.3, 1.4
+    assert compared(case) == ["taylor local"]
+    assert best_rival(case) == "taylor local"
+    entry = record()
+    entry["networks"]["net"]["cases"]["4"] = case
+    assert "taylor local, the fastest found; none gets as fast" in markdown(entry)
+    for match in case["match"].values():
+        match["ratio"] = None
+    assert compared(case) == []
     assert best_rival(case) is None
 
 
@@ -107,5 +126,5 @@ def test_the_table_says_what_was_not_run():
     assert row.endswith("| 2 and 2 |")
     assert "| net | 8x | not run |" in text
     assert "bn-scale global | not reached | not compared |" in text
-    assert "magnitude global | 2.600 of Edgefit's, no faster cut predicted | not compared |" in text
+    assert "magnitude global | 2.600 of Edgefit's, no faster cut found | not compared |" in text
     assert picture(record()).count("<circle") == 3

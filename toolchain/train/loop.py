@@ -25,7 +25,7 @@ from toolchain.train.checkpoint import Checkpoint, Epoch, read_checkpoint, run_k
 from toolchain.train.distil import distillation_loss
 from toolchain.train.gradual import Cut, Removal
 from toolchain.train.metric import Metric, as_tuple, evaluate
-from toolchain.train.student import Student, copied, fill
+from toolchain.train.student import Student, channels_last, copied, fill
 from toolchain.values import Program, Training
 
 _WARM_UP: Final = 0.05
@@ -95,7 +95,7 @@ def fine_tune(
     device = best_device()
     bench = _Bench(
         student=Student(_cut(program, removal, cut), training, device, removal, cut),
-        teacher=None if teacher is None else switch(teacher, training=False).to(device),
+        teacher=None if teacher is None else channels_last(switch(teacher, training=False)).to(device),
         data=data,
         metric=metric,
         training=training,

