@@ -46,8 +46,9 @@ DEEPEST: Final = 4
 """Cuts predicted to be the fastest of all that are measured where bisection has found none fast enough."""
 AIMED: Final = 1.015
 """How slow a cut is hoped to be, relative to Edgefit's network."""
+FASTER: Final = 0.98
 SLOWER: Final = 1.03
-"""A cut that takes up to so much of the other's time is as slow: in doubt for torch-pruning."""
+"""A cut that takes from `FASTER` to this of Edgefit's time is as slow: in doubt for torch-pruning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,7 @@ class Contest:
         return found
 
     def match(self, speedup: float, variant: str, known: dict[str, float]) -> dict[str, Any]:
-        """The deepest cut of a variant that is at least as slow as Edgefit's network, measured in turns.
+        """The cut of a variant that is as slow as Edgefit's network, measured in turns.
 
         `known` keeps the ratios of measured latencies by the widths: variants with local ratios share them.
         """
@@ -180,36 +181,34 @@ class Contest:
 
 
 def deepest(predicted: Callable[[int], float], measured: Callable[[int], float]) -> tuple[int, float | None]:
-    """The highest percentage found that is at least as slow (1) as the goal, and how slow it is.
+    """The percentage found whose latency is closest to the goal's (1), and its latency.
 
     Bisection, that looks first where the prediction, corrected by every measurement, puts the goal. It goes
     as far as the fastest cut predicted: torch-pruning leaves a layer whole that it would have to take away,
     so that very deep cuts are slow again. Where that is still slower than `EQUAL`, the next fastest predicted
-    are measured too. A cut that fails counts as too fast. (0, None): nothing was slow enough.
+    are measured too. A cut that fails counts as too fast. Channels go one by one: a cut a little slower than
+    the goal is taken before one that is faster. (0, None): nothing could be measured.
     """
     deep = _fastest_first(predicted)
     slow, fast, error = 0, deep[0] + 1, 1.0
-    found: tuple[int, float | None] = (0, None)
-    for _ in range(MEASURED):
-        if fast - slow <= 1:
-            break
+    found: dict[int, float] = {}
+    while fast - slow > 1 and len(found) < MEASURED:
         percent = _last(lambda p, error=error: predicted(p) * error >= AIMED, slow + 1, fast - 1)
         try:
-            ratio = measured(percent)
+            found[percent] = ratio = measured(percent)
             error = ratio / predicted(percent)
         except FAILURES:
             ratio = 0.0
-        if ratio < 1.0:
-            fast = percent
-            continue
-        slow, found = percent, (percent, ratio)
-        if ratio <= SLOWER:
+        if FASTER <= ratio <= SLOWER:
             break
-    if found[1] is not None and found[1] > EQUAL and fast > deep[0]:
+        slow, fast = (slow, percent) if ratio < FASTER else (percent, fast)
+    if found and min(found.values()) > EQUAL:
         for percent in deep[:DEEPEST]:
             with suppress(*FAILURES):
-                found = min(found, (percent, measured(percent)), key=lambda f: abs(f[1] - 1.0))
-    return found
+                found[percent] = measured(percent)
+    if not found:
+        return 0, None
+    return min(found.items(), key=lambda f: (not FASTER <= f[1] <= EQUAL, abs(f[1] - 1.0)))
 
 
 def _fastest_first(predicted: Callable[[int], float]) -> list[int]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.better.contest import SLOWER, deepest
+from benchmarks.better.contest import FASTER, SLOWER, deepest
 from benchmarks.better.networks import NETWORKS
 from benchmarks.better.report import best_rival, compared, markdown, picture
 
@@ -39,10 +39,24 @@ def test_the_deepest_cut_that_is_as_slow_is_found(wrong_by):
         return curve(percent)
 
     percent, ratio = deepest(lambda p: wrong_by * 3.0 * (1 - p / 100) ** 1.5, measured)
-    assert ratio == curve(percent) >= 1.0
-    best = min(curve(p) for p in range(98) if curve(p) >= 1.0)
+    assert FASTER <= ratio == curve(percent)
+    best = min(curve(p) for p in range(98) if curve(p) >= FASTER)
     assert ratio <= max(best, SLOWER)
     assert len(seen) <= 8
+
+
+def test_where_no_cut_is_as_slow_the_slower_one_is_taken():
+    def steps(percent):
+        return 1.08 if percent < 50 else 0.96
+
+    assert deepest(lambda p: 2.0 - p / 50, steps) == (49, 1.08)
+
+
+def test_a_much_slower_cut_is_not():
+    def steps(percent):
+        return 1.3 if percent < 50 else 0.96
+
+    assert deepest(lambda p: 2.0 - p / 50, steps)[1] == 0.96
 
 
 def test_a_variant_that_breaks_when_cut_deep_is_cut_less():
@@ -59,7 +73,7 @@ def test_very_deep_cuts_that_are_slow_again_are_not_looked_at():
         return 2.0 if percent > 90 else curve(percent)
 
     percent, ratio = deepest(again, again)
-    assert ratio == curve(percent) <= max(min(curve(p) for p in range(98) if curve(p) >= 1.0), SLOWER)
+    assert ratio == curve(percent) <= max(min(curve(p) for p in range(98) if curve(p) >= FASTER), SLOWER)
 
 
 def test_where_the_fastest_cut_predicted_is_too_slow_the_next_are_measured():
@@ -69,8 +83,11 @@ def test_where_the_fastest_cut_predicted_is_too_slow_the_next_are_measured():
     assert deepest(lambda p: 3.0 - p / 50 if p <= 92 else 2.0, true) == (90, 1.05)
 
 
-def test_nothing_is_found_where_everything_is_faster():
-    assert deepest(lambda p: 0.5, lambda p: 0.5) == (0, None)
+def test_nothing_is_found_where_every_cut_fails():
+    def broken(percent):
+        raise RuntimeError("a layer without channels")
+
+    assert deepest(broken, broken) == (0, None)
 
 
 def record():
