@@ -17,7 +17,8 @@ from toolchain.program.cost import cost
 from toolchain.run import Combination, Run, measure, remembered_score
 from toolchain.train.metric import Score, evaluate, program_runner
 from toolchain.values import Artifact, Budget, Check, Cost, Measurement, Precision, Program, Verdict
-from toolchain.verify.parity import check_coreml, check_float, check_quantized
+from toolchain.verify.coreml import check_coreml
+from toolchain.verify.parity import check_float, check_quantized
 
 FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4)
 CLEARER: Final = 2
@@ -179,12 +180,12 @@ def kind_of(run: Run, combination: Combination) -> Kind:
 def _checks(run: Run, program: Program, kind: Kind, artifact: Artifact) -> tuple[Check, ...]:
     session = open_session(artifact)
     subject = artifact.path.name
-    if session is None:
-        return check_coreml(artifact, program, subject=subject)
     if run.material.samples is not None:
         inputs = tuple(part[:COMPARED] for part in run.material.samples[0])
     else:
         inputs = tuple(x.numpy() for x in example_inputs(program, 4, seed=run.request.seed))
+    if session is None or kind[0] == "coreml":
+        return check_coreml(artifact, program, inputs, subject=subject, session=session)
     if kind[1] == FLOAT_OF[kind[0]]:
         return (check_float(program, session, inputs, subject=subject),)
     if run.data is None:

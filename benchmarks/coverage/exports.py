@@ -38,7 +38,8 @@ from toolchain.program.channels import analyse
 from toolchain.program.lower import lower
 from toolchain.program.rewrite import apply
 from toolchain.values import Artifact, Check, Program
-from toolchain.verify.parity import check_coreml, check_float
+from toolchain.verify.coreml import check_coreml
+from toolchain.verify.parity import check_float
 
 FORMATS: Final = ("onnx", "tflite", "coreml")
 BATCH: Final = 2

@@ -143,6 +143,6 @@ FORMAT: Final = Format(
     extra="coreml",
     write=write,
     open=open_file if _MACOS else None,
-    closed_because="" if _MACOS else "not executed on this machine: Core ML runs on macOS and iOS only",
+    closed_because="" if _MACOS else "interpreted on this machine: Core ML runs on macOS and iOS only",
     packages=_PACKAGES,
 )

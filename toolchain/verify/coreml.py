@@ -1,4 +1,7 @@
-"""A Core ML package checked where it cannot run: it opens, its names and shapes fit, its weights are ours."""
+"""A Core ML package checked: names and shapes fit, its weights are ours, it computes what the program does.
+
+Where Core ML does not run, the package is interpreted (`mil`): that verifies the conversion, never a device.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,70 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from toolchain.coreml_package import Contents, read
 from toolchain.foreign import require
 from toolchain.values import Artifact, Check, Program
-from toolchain.verify.tolerance import FP16_FLOOR, FP16_ROUNDING, INT8_FLOOR, INT8_ROUNDING
+from toolchain.verify.mil.execution import Interpreter, interpreter
+from toolchain.verify.mil.refusal import Refused
+from toolchain.verify.parity import reference, snr_db
+from toolchain.verify.tolerance import (
+    FP16_FLOOR,
+    FP16_ROUNDING,
+    FP16_SNR_DB,
+    INT8_FLOOR,
+    INT8_ROUNDING,
+    INT8_SNR_DB,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
+    from toolchain.contracts import Arrays, Session
 
 _CONVOLUTIONS: Final = {"conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d"}
-NOT_EXECUTED: Final = "not executed on this machine: Core ML runs on macOS and iOS only"
+COMPARED: Final = 8
+"""Inputs on which a package is interpreted: one by one, the speed of torch in float32."""
+INTERPRETED: Final = "interpreted; not run on Apple hardware"
+NOT_INTERPRETED: Final = "structure and weights only; not run on Apple hardware"
 
 
-def check_coreml(artifact: Artifact, program: Program, *, subject: str) -> tuple[Check, ...]:
-    """Structure and weights of a package; that it was not executed is a check of its own, "not run".
+def check_coreml(
+    artifact: Artifact,
+    program: Program,
+    inputs: Arrays | None = None,
+    *,
+    subject: str,
+    session: Session | None = None,
+) -> tuple[Check, ...]:
+    """Structure and weights of a package and, on `inputs` [n, ...], what it computes.
+
+    On macOS `session` runs it; elsewhere it is interpreted, and "Core ML execution" is "not run". What the
+    interpreter refuses is said by name and is not a failure.
 
     Raises:
         InputError: coremltools is missing.
         ConversionError: the package cannot be read.
     """
     require(("coremltools",), extra="coreml", purpose="reading Core ML")
-    contents = read(artifact.path)
-    return (
-        _names(contents, program, subject),
-        _weights(contents, artifact, program, subject),
-        Check(name="Core ML execution", subject=subject, status="not run", detail=NOT_EXECUTED),
-    )
+    checks: list[Check] = []
+    how = NOT_INTERPRETED
+    try:
+        opened = interpreter(artifact.path)
+        checks += [_names(opened, program, subject), _weights(opened, artifact, program, subject)]
+        if inputs is not None:
+            some = tuple(array[:COMPARED] for array in inputs)
+            checks.append(_computes(artifact, program, session or opened, some, subject))
+            how = INTERPRETED
+    except Refused as error:
+        how = f"not interpreted: {error}; not run on Apple hardware"
+    if session is None:
+        checks.append(Check(name="Core ML execution", subject=subject, status="not run", detail=how))
+    return tuple(checks)
 
 
-def _names(contents: Contents, program: Program, subject: str) -> Check:
+def _names(opened: Interpreter, program: Program, subject: str) -> Check:
     wanted = [(s.name, tuple(1 if size is None else size for size in s.shape)) for s in program.inputs]
     outputs = [s.name for s in program.outputs]
-    fits = list(contents.inputs) == wanted and list(contents.outputs) == outputs
-    found = f"inputs {dict(contents.inputs)}, outputs {list(contents.outputs)}"
+    declared = [(name, entry.shape) for name, entry in opened.program.inputs]
+    fits = declared == wanted and list(opened.outputs) == outputs
+    found = f"inputs {dict(declared)}, outputs {list(opened.outputs)}"
     return Check(
         name="Core ML structure",
         subject=subject,
@@ -50,12 +84,29 @@ def _names(contents: Contents, program: Program, subject: str) -> Check:
     )
 
 
-def _weights(contents: Contents, artifact: Artifact, program: Program, subject: str) -> Check:
+def _computes(artifact: Artifact, program: Program, session: Session, inputs: Arrays, subject: str) -> Check:
+    """Signal to noise of the worst output. fp16 files round every activation, so equality is not asked."""
+    pairs = zip(session.run(inputs), reference(program, inputs), strict=True)
+    ratio = min(snr_db(found, wanted) for found, wanted in pairs)
+    name, limit = ("fp16", FP16_SNR_DB) if artifact.precision == "fp16" else ("int8 weights", INT8_SNR_DB)
+    how = INTERPRETED if isinstance(session, Interpreter) else "run in Core ML on this machine"
+    return Check(
+        name=f"{name} signal to noise",
+        subject=subject,
+        status="pass" if ratio >= limit else "fail",
+        value=ratio,
+        limit=limit,
+        unit="dB",
+        detail=f"{len(inputs[0])} samples, worst output; {how}",
+    )
+
+
+def _weights(opened: Interpreter, artifact: Artifact, program: Program, subject: str) -> Check:
     """Every weight of the program, batch norm folded in, found in the package within its rounding."""
     limit, floor = (FP16_ROUNDING, FP16_FLOOR)
     if artifact.precision != "fp16":
         limit, floor = INT8_ROUNDING, INT8_FLOOR
-    left = list(contents.weights)
+    left = list(opened.weights())
     worst, where = 0.0, ""
     layers = _folded(program)
     for name, candidates in layers:
@@ -81,16 +132,16 @@ def _weights(contents: Contents, artifact: Artifact, program: Program, subject: 
     )
 
 
-def _distance(found: np.ndarray[Any, Any], wanted: Tensor, floor: float) -> float:
+def _distance(found: Tensor, wanted: Tensor, floor: float) -> float:
     """Largest difference over the largest value of the same output channel; infinite for unlike shapes.
 
     Channels whose largest value is under `floor` count as if it were `floor`.
     """
-    if found.size != wanted.numel() or [s for s in found.shape if s != 1] != [
+    if found.numel() != wanted.numel() or [s for s in found.shape if s != 1] != [
         s for s in wanted.shape if s != 1
     ]:
         return float("inf")
-    ours, theirs = wanted.double().flatten(1), torch.from_numpy(found.copy()).reshape(wanted.shape).flatten(1)
+    ours, theirs = wanted.double().flatten(1), found.double().reshape(wanted.shape).flatten(1)
     scale = ours.abs().amax(dim=1, keepdim=True).clamp_min(floor)
     return float(((ours - theirs).abs() / scale).max())
 

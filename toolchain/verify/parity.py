@@ -10,7 +10,6 @@ import torch
 from toolchain.contracts import Session
 from toolchain.errors import ConversionError
 from toolchain.values import Check, Program
-from toolchain.verify.coreml import check_coreml
 from toolchain.verify.tolerance import FLOAT_RELATIVE, INT8_AGREEMENT, INT8_SNR_DB
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["agreement", "check_coreml", "check_float", "check_quantized", "relative_error", "snr_db"]
+__all__ = ["agreement", "check_float", "check_quantized", "reference", "relative_error", "snr_db"]
 
 _LOUDEST_DB: Final = 200.0
 _AT_ONCE: Final = 64
@@ -72,7 +71,7 @@ def agreement(found: Array, wanted: Array) -> float:
 
 def check_float(program: Program, session: Session, inputs: Arrays, *, subject: str) -> Check:
     """The largest relative error over all outputs of a float file on `inputs` [n, ...]."""
-    pairs = list(zip(session.run(inputs), _reference(program, inputs), strict=True))
+    pairs = list(zip(session.run(inputs), reference(program, inputs), strict=True))
     errors = [relative_error(found, wanted) for found, wanted in pairs]
     worst = max(range(len(errors)), key=errors.__getitem__)
     count = len(inputs[0])
@@ -101,7 +100,7 @@ def check_quantized(
     Agreement is of the first output [n, classes, ...], on every `every`-th sample of each batch; without
     batches, or where there are no classes to choose from, it is "not run".
     """
-    ratio = min(snr_db(a, b) for a, b in zip(session.run(inputs), _reference(program, inputs), strict=True))
+    ratio = min(snr_db(a, b) for a, b in zip(session.run(inputs), reference(program, inputs), strict=True))
     noise = Check(
         name="int8 signal to noise",
         subject=subject,
@@ -126,7 +125,7 @@ def _agreement_check(program: Program, session: Session, batches: Iterable[Array
     reason = "" if len(shape) >= 2 and shape[1] != 1 else f"output '{program.outputs[0].name}' has no classes"
     same, compared, total = 0, 0, 0
     for arrays in batches if not reason else ():
-        found, wanted = session.run(arrays)[0], _reference(program, arrays)[0]
+        found, wanted = session.run(arrays)[0], reference(program, arrays)[0]
         total += len(wanted)
         positions = wanted[:, 0].size
         same += round(agreement(found, wanted) / 100 * positions)
@@ -146,7 +145,7 @@ def _agreement_check(program: Program, session: Session, batches: Iterable[Array
     )
 
 
-def _reference(program: Program, arrays: Sequence[Any]) -> tuple[Array, ...]:
+def reference(program: Program, arrays: Sequence[Any]) -> tuple[Array, ...]:
     """The program's own outputs, one by one for the names in its specs."""
     with torch.no_grad():
         made = program.module(*(torch.from_numpy(array) for array in arrays))
