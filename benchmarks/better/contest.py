@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.better import rivals
 from benchmarks.better.networks import NETWORKS
-from benchmarks.better.report import EQUAL
+from benchmarks.better.report import EQUAL, FASTER
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice
 from toolchain.contest import ground_of
@@ -46,7 +46,6 @@ DEEPEST: Final = 4
 """Cuts predicted to be the fastest of all that are measured where bisection has found none fast enough."""
 AIMED: Final = 1.015
 """How slow a cut is hoped to be, relative to Edgefit's network."""
-FASTER: Final = 0.98
 SLOWER: Final = 1.03
 """A cut that takes from `FASTER` to this of Edgefit's time is as slow: in doubt for torch-pruning."""
 
