@@ -15,7 +15,7 @@ from toolchain.coreml_package import save
 from toolchain.errors import ConversionError
 from toolchain.export._graph import exported
 from toolchain.foreign import require, translated
-from toolchain.values import Artifact, Program, TensorSpec
+from toolchain.values import Artifact, Precision, Program, TensorSpec
 
 if TYPE_CHECKING:
     from toolchain.contracts import Arrays
@@ -25,8 +25,10 @@ _DATED: Final = "com.github.apple.coremltools.conversion_date"
 _MACOS: Final = sys.platform == "darwin"
 
 
-def write(program: Program, path: Path, metadata: Mapping[str, str]) -> Artifact:
-    """Write `program` at batch 1 for iOS 17 / macOS 14 and newer.
+def write(
+    program: Program, path: Path, metadata: Mapping[str, str], *, precision: Precision = "fp16"
+) -> Artifact:
+    """Write `program` at batch 1 for iOS 17 / macOS 14 and newer, in fp16 or, to compare with it, in fp32.
 
     Raises:
         InputError: coremltools is missing, or the disk refuses.
@@ -34,13 +36,17 @@ def write(program: Program, path: Path, metadata: Mapping[str, str]) -> Artifact
     """
     require(_PACKAGES, extra="coreml", purpose="writing Core ML")
     with translated(f"conversion of '{program.name}' to Core ML"):
-        model = _converted(program, metadata)
+        model = _converted(program, metadata, precision)
     return deliver(
-        path, lambda partial: save(model, partial), format_name="coreml", runtime="coreml", precision="fp16"
+        path,
+        lambda partial: save(model, partial),
+        format_name="coreml",
+        runtime="coreml",
+        precision=precision,
     )
 
 
-def _converted(program: Program, metadata: Mapping[str, str]) -> Any:
+def _converted(program: Program, metadata: Mapping[str, str], precision: Precision) -> Any:
     """The converted MLModel with the program's names and the metadata; it is not compiled or loaded."""
     import coremltools as ct
 
@@ -49,7 +55,7 @@ def _converted(program: Program, metadata: Mapping[str, str]) -> Any:
         graph,
         outputs=[ct.TensorType(name=spec.name) for spec in program.outputs],
         minimum_deployment_target=ct.target.iOS17,
-        compute_precision=ct.precision.FLOAT16,
+        compute_precision=ct.precision.FLOAT32 if precision == "fp32" else ct.precision.FLOAT16,
         skip_model_load=True,
     )
     spec = model.get_spec()

@@ -6,6 +6,7 @@ Where Core ML does not run, the package is interpreted (`mil`): that verifies th
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -16,7 +17,7 @@ from toolchain.foreign import require
 from toolchain.values import Artifact, Check, Program
 from toolchain.verify.mil.execution import Interpreter, interpreter
 from toolchain.verify.mil.refusal import Refused
-from toolchain.verify.parity import reference, snr_db
+from toolchain.verify.parity import check_float, reference, snr_db
 from toolchain.verify.tolerance import (
     FP16_FLOOR,
     FP16_ROUNDING,
@@ -85,11 +86,14 @@ def _names(opened: Interpreter, program: Program, subject: str) -> Check:
 
 
 def _computes(artifact: Artifact, program: Program, session: Session, inputs: Arrays, subject: str) -> Check:
-    """Signal to noise of the worst output. fp16 files round every activation, so equality is not asked."""
+    """Signal to noise of the worst output; of float32 equality, since only fp16 rounds every activation."""
+    how = INTERPRETED if isinstance(session, Interpreter) else "run in Core ML on this machine"
+    if artifact.precision == "fp32":
+        check = check_float(program, session, inputs, subject=subject)
+        return replace(check, detail=f"{check.detail}; {how}")
     pairs = zip(session.run(inputs), reference(program, inputs), strict=True)
     ratio = min(snr_db(found, wanted) for found, wanted in pairs)
     name, limit = ("fp16", FP16_SNR_DB) if artifact.precision == "fp16" else ("int8 weights", INT8_SNR_DB)
-    how = INTERPRETED if isinstance(session, Interpreter) else "run in Core ML on this machine"
     return Check(
         name=f"{name} signal to noise",
         subject=subject,
@@ -104,7 +108,7 @@ def _computes(artifact: Artifact, program: Program, session: Session, inputs: Ar
 def _weights(opened: Interpreter, artifact: Artifact, program: Program, subject: str) -> Check:
     """Every weight of the program, batch norm folded in, found in the package within its rounding."""
     limit, floor = (FP16_ROUNDING, FP16_FLOOR)
-    if artifact.precision != "fp16":
+    if artifact.precision not in ("fp16", "fp32"):
         limit, floor = INT8_ROUNDING, INT8_FLOOR
     left = list(opened.weights())
     worst, where = 0.0, ""

@@ -1,0 +1,93 @@
+"""The interpreted files as a markdown table; every refusal and failure with its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from toolchain.verify.tolerance import FLOAT_RELATIVE
+
+Results = Mapping[str, Any]
+FP32: Final = ("original fp32", "half fp32", "uneven fp32")
+FP16: Final = "original fp16"
+_INTRODUCTION: Final = (
+    "Written by Edgefit's exporter, interpreted on torch; not run on Apple hardware. Errors are the largest "
+    "difference over the largest value of an output, on two samples of noise (64 for trained networks); "
+    "dB is signal to noise. Weights of the torchvision networks are random. Seconds: processor time of one "
+    "thread for one sample."
+)
+
+
+def markdown(record: Results) -> str:
+    """A summary, the trained networks, a row for each network, what was refused or failed."""
+    networks: Results = dict(sorted(record["networks"].items()))
+    environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
+    lines = ["# Core ML files, interpreted", "", environment, "", _INTRODUCTION, ""]
+    lines += [*_summary(networks, record.get("of", len(networks))), ""]
+    if record.get("trained"):
+        lines += [
+            "## Trained networks",
+            "",
+            "| network | inputs | file | signal to noise, dB | relative error |",
+        ]
+        lines += ["|---|---|---|---|---|", *_trained(record["trained"]), ""]
+    if networks:
+        lines += ["## Networks", "", "| network | operators | original | half | uneven | fp16, dB | s |"]
+        lines += [
+            "|---|---|---|---|---|---|---|",
+            *(_row(n, r["files"]) for n, r in networks.items() if "files" in r),
+        ]
+    failures = [f"- {name}: {cause}" for name, cause in _causes(networks)]
+    if failures:
+        lines += ["", "## Not interpreted", "", *failures]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(networks: Results, total: int) -> Iterator[str]:
+    yield f"- {len(networks)} of {total} torchvision networks run."
+    for title, steps in (("original", FP32[:1]), ("pruned (half, uneven)", FP32[1:])):
+        errors = [f["relative_error"] for f in _files(networks, steps) if "relative_error" in f]
+        tried = len(list(_files(networks, steps)))
+        good = sum(error <= FLOAT_RELATIVE for error in errors)
+        worst = f", worst {max(errors):.1e}" if errors else ""
+        yield f"- fp32, {title}: {good} of {tried} within {FLOAT_RELATIVE:.0e}{worst}."
+    ratios = [f["snr_db"] for f in _files(networks, [FP16]) if "snr_db" in f]
+    if ratios:
+        over = sum(ratio >= 40 for ratio in ratios)
+        yield f"- fp16, random weights: {over} of {len(ratios)} at least 40 dB, least {min(ratios):.1f} dB."
+
+
+def _files(networks: Results, steps: Sequence[str]) -> Iterator[Results]:
+    for found in networks.values():
+        yield from (found["files"][step] for step in steps if step in found.get("files", {}))
+
+
+def _trained(entries: Results) -> Iterator[str]:
+    for name, found in sorted(entries.items()):
+        for kind, file in found["files"].items():
+            ratio = f"{file['snr_db']:.1f}" if "snr_db" in file else file.get("refused", file["status"])
+            error = f"{file['relative_error']:.1e}" if "relative_error" in file else "-"
+            yield f"| {name} | {found['inputs']} | {kind} | {ratio} | {error} |"
+
+
+def _row(name: str, files: Results) -> str:
+    cells = [_cell(files.get(step), "relative_error", ".1e") for step in FP32]
+    first = files.get(FP32[0], {})
+    ends = [_cell(files.get(FP16), "snr_db", ".1f"), _cell(first, "sample_s", ".2f")]
+    return f"| {' | '.join([name, str(first.get('operators', '-')), *cells, *ends])} |"
+
+
+def _cell(file: Results | None, key: str, form: str) -> str:
+    if not file:
+        return "-"
+    return format(file[key], form) if key in file else "no"
+
+
+def _causes(networks: Results) -> Iterator[tuple[str, str]]:
+    for name, found in networks.items():
+        if "reason" in found:
+            yield name, found["reason"]
+        for step, file in found.get("files", {}).items():
+            cause = file.get("refused") or file.get("reason")
+            if cause:
+                yield f"{name}, {step}", cause
