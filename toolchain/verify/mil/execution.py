@@ -88,7 +88,7 @@ class Interpreter:
             if operation.kind == "const":
                 found[operation.outputs[0][0]] = operation.constant
             elif operation.kind in decoding.DECODERS:
-                found.update(_computed(operation, found))
+                found.update(compute(operation, found))
         return found
 
     def weights(self) -> tuple[Tensor, ...]:
@@ -118,7 +118,7 @@ class Interpreter:
                 raise Refused(f"input '{name}' is {declared.shape} in the file, not {tuple(tensor.shape)}")
             values[name] = tensor.to(declared.dtype)
         for operation, finished in self._steps:
-            values.update(_computed(operation, ChainMap(values, self.constants)))
+            values.update(compute(operation, ChainMap(values, self.constants)))
             for name in finished:
                 del values[name]
         known = ChainMap(values, self.constants)
@@ -138,7 +138,7 @@ def _names(value: Any) -> list[str]:
     return [value.name] if isinstance(value, Name) else []
 
 
-def _computed(operation: Operation, values: Mapping[str, Any]) -> dict[str, Tensor]:
+def compute(operation: Operation, values: Mapping[str, Any]) -> dict[str, Tensor]:
     """The operation's results by name, of the types and shapes that the file declares.
 
     Raises:
