@@ -1,24 +1,15 @@
-"""One network in a process of its own: written as Core ML and interpreted, beside the program itself.
-
-    python -m benchmarks.coreml.one NAME RESULT.json
-    python -m benchmarks.coreml.one MODEL.pt2 RESULT.json --trained [--data FOLDER]
+"""One network, written as Core ML and interpreted beside the program itself.
 
 A network of the coverage benchmark is written in float32 as it is and pruned as there (half, uneven), and in
-fp16 as it is. A trained one is written in fp16, with int8 weights, palettized and sparse. The result file is
-replaced after each file, so that what a crash or the time limit leaves is kept.
+fp16 as it is. A trained one is written in fp16, with int8 weights, palettized and sparse. What was found is
+handed to `keep` before each step, so that what a crash or the time limit leaves is not lost.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import os
 import resource
-import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -146,27 +137,3 @@ def compared(path: Path, program: Program, inputs: Arrays) -> Found:
         "sample_s": seconds,
         "operators": len([o for o in opened.program.operations if o.kind != "const"]),
     }
-
-
-def main() -> int:
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.ERROR)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--trained", action="store_true")
-    parser.add_argument("--data")
-    flags = parser.parse_args()
-
-    def keep(found: Mapping[str, Any]) -> None:
-        partial = flags.out.with_name(f".{flags.out.name}.{os.getpid()}")
-        partial.write_text(json.dumps(found))
-        partial.replace(flags.out)
-
-    keep(trained(Path(flags.name), flags.data, keep) if flags.trained else network(flags.name, keep))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
