@@ -6,18 +6,17 @@ Files are measured by the C runner where it can be built and knows the installed
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from targets._shared.conditions import read_conditions
 from targets._shared.driving import Driver, driver_of, run_job
 from targets._shared.packages import PACKAGES
-from targets._shared.runner import Job, Model
-from targets._shared.timing import probe_layers
+from targets._shared.sampling import job_for, measurement, stepping
+from targets._shared.timing import ask_here, probe_layers
 from toolchain.contracts import Progress, Runtime, Sampling, Target
 from toolchain.errors import DeviceError
-from toolchain.latency.intervals import Trial, summarise
 from toolchain.values import Artifact, Conditions, Layer, Measurement, Precision
 
 # Measured on x86-64 with AVX-512: float kernels write outputs 16 channels at a time (24 cost as much as 32)
@@ -28,8 +27,6 @@ _RUNTIMES: Final = (
     Runtime(name="onnxruntime", format="onnx", precisions=("fp32", "int8"), align=4, mixed=True),
     Runtime(name="litert", format="tflite", precisions=("fp32", "int8"), align=4, mixed=True),
 )
-LEAST: Final = 5
-"""Runs of a trial at least, however long one takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +68,14 @@ class Host:
             a.runtime: replace(self.conditions(_runtime(a.runtime), protocol.threads), driver=driver)
             for a in artifacts
         }
-        total, done = protocol.trials * len(artifacts), 0
-
-        def advance(record: Mapping[str, Any]) -> None:
-            nonlocal done
-            if record["type"] == "trial":
-                done += 1
-                progress.step(done, total, artifacts[record["model"]].path.name)
-
         records = run_job(
-            _job(artifacts, protocol),
+            job_for(artifacts, [str(a.path.resolve()) for a in artifacts], protocol),
             driver=self.driver,
             silence_seconds=self.silence_seconds,
-            on_record=advance,
+            on_record=stepping(artifacts, protocol, progress),
         )
         return tuple(
-            _measurement(artifact, index, records, before[artifact.runtime])
+            measurement(artifact, index, records, before[artifact.runtime])
             for index, artifact in enumerate(artifacts)
         )
 
@@ -109,8 +98,7 @@ class Host:
             runtime.name,
             precision,
             layers,
-            threads=threads,
-            silence_seconds=self.silence_seconds,
+            ask=ask_here(threads, self.silence_seconds),
             progress=progress,
         )
 
@@ -118,46 +106,6 @@ class Host:
 def connect() -> Host:
     """This machine; nothing to connect to."""
     return Host()
-
-
-def _job(artifacts: Sequence[Artifact], sampling: Sampling) -> Job:
-    return Job(
-        models=tuple(Model(runtime=a.runtime, path=str(a.path.resolve())) for a in artifacts),
-        threads=sampling.threads,
-        trials=sampling.trials,
-        least=min(LEAST, sampling.runs),
-        most=sampling.runs,
-        seconds=sampling.trial_seconds,
-        warmup=sampling.warmup,
-        warmup_seconds=sampling.trial_seconds,
-    )
-
-
-def _measurement(
-    artifact: Artifact, index: int, records: Sequence[Mapping[str, Any]], conditions: Conditions
-) -> Measurement:
-    mine = [r for r in records if r["type"] == "trial" and r["model"] == index]
-    affinity = next((r["affinity"] for r in records if r["type"] == "begin"), None)
-    trials = [
-        Trial(
-            wall_ms=_ms(r["wall_ns"]),
-            cpu_ms=_ms(r["cpu_ns"]),
-            load_ms=r["load_ns"] / 1e6,
-            first_ms=r["first_ns"] / 1e6,
-        )
-        for r in sorted(mine, key=lambda r: r["trial"])
-    ]
-    whole = summarise(
-        trials,
-        label=artifact.path.name,
-        sha256=artifact.sha256,
-        runtime=artifact.runtime,
-        precision=artifact.precision,
-        conditions=replace(conditions, affinity=None if affinity is None else tuple(affinity)),
-    )
-    alone = all(r["model"] == index for r in records if r["type"] == "trial")
-    peaks = [r["peak_bytes"] for r in mine if alone and r.get("peak_bytes") is not None]
-    return replace(whole, peak_bytes=max(peaks, default=None))
 
 
 def _require(artifact: Artifact) -> None:
@@ -182,10 +130,6 @@ def _runtime(name: str) -> Runtime:
             return runtime
     known = ", ".join(runtime.name for runtime in _RUNTIMES)
     raise DeviceError(f"target 'host' does not run '{name}' models", hint=f"it runs {known}")
-
-
-def _ms(nanoseconds: Sequence[int]) -> tuple[float, ...]:
-    return tuple(ns / 1e6 for ns in nanoseconds)
 
 
 TARGET: Final = Target(

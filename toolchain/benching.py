@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from toolchain import __version__, registry
+from toolchain import __version__
 from toolchain.artifacts import content_hash
 from toolchain.assembly import FLOAT_OF, build, material_of, quantizers, require_formats
 from toolchain.contracts import (
     Benched,
     BenchSettings,
-    Connection,
     ModelFile,
     Progress,
-    Route,
     Runtime,
     Silent,
 )
@@ -25,6 +23,7 @@ from toolchain.errors import InputError
 from toolchain.latency.tiers import TIERS, timing
 from toolchain.load import load
 from toolchain.plain import to_plain
+from toolchain.reaching import connect
 from toolchain.stages import Stages
 from toolchain.train.data import open_data
 from toolchain.values import Request
@@ -71,18 +70,6 @@ def bench_on_device(
         progress.stage(f"Measuring on {device}")
         found = connection.bench(files, settings, progress)
     return _record(files, settings, found)
-
-
-def connect(device: str) -> Connection:
-    """The device that `--device` names: `NAME`, or `NAME:REST` with what the route wants to know.
-
-    Raises:
-        InputError: no such route; the hint names those there are.
-        DeviceError: the device cannot be reached.
-    """
-    name, _, rest = device.partition(":")
-    route: Route = registry.find("targets._routes", "ROUTE", name, kind="device")
-    return route.open(rest)
 
 
 def _tier(name: str) -> Any:

@@ -30,7 +30,14 @@ def requests_of(flags: argparse.Namespace, command: str) -> tuple[Request, ...]:
         raise InputError(f"{' and '.join(lists)} have several values each", hint=hint)
     requests = tuple(
         request_of(
-            argparse.Namespace(**{**vars(flags), "target": target, **dict(zip(given, values, strict=True))}),
+            argparse.Namespace(
+                **{
+                    **vars(flags),
+                    "target": target,
+                    "targets": flags.target,
+                    **dict(zip(given, values, strict=True)),
+                }
+            ),
             command,
         )
         for target in flags.target

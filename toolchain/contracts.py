@@ -303,10 +303,30 @@ class Benched:
     parity: tuple[Mapping[str, Any] | None, ...] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """How a file's outputs on a device compare with this machine's; `instructions` where they are counted.
+
+    `parity` has `max_relative` (largest difference over largest value; None where outputs are no floats) and
+    `equal_share`; it is None where there was nothing to compare with.
+    """
+
+    parity: Mapping[str, Any] | None
+    instructions: tuple[int, ...] | None = None
+
+
 class Connection(Protocol):
     """A device that a route reached."""
 
-    runtimes: tuple[Runtime, ...]
+    @property
+    def runtimes(self) -> tuple[Runtime, ...]:
+        """What it runs files with."""
+
+    def device(self) -> Device | None:
+        """The device, to plan for; None where it has no clock: files are only checked on it."""
+
+    def check(self, files: Sequence[ModelFile], progress: Progress) -> tuple[Checked, ...]:
+        """Each file's outputs there and here on equal inputs; raises DeviceError where it does not run."""
 
     def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:
         """Interleaved trials of all `files`; raises DeviceError when they are not complete."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from toolchain.errors import InputError
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import at_least_one, names, positive, precisions
 
@@ -33,6 +34,23 @@ def add_target(parser: Parser, command: str) -> None:
     group.add_argument("--threads", type=at_least_one, default=1, help="threads of one inference (1)")
     if command != "bench":
         _add_calibration(group)
+        group.add_argument(
+            "--device",
+            metavar="DEVICE",
+            help="plan and measure on this one (this machine), see `edgefit devices`; an emulated one checks",
+        )
+
+
+def device_of(flags: argparse.Namespace) -> str | None:
+    """The device that `compress` and `plan` are to use; None for this machine, or where there is none.
+
+    Raises:
+        InputError: one device for several targets.
+    """
+    device: str | None = flags.device
+    if device is not None and len(set(flags.targets)) > 1:
+        raise InputError("one --device cannot be several targets", hint="name one --target")
+    return None if device == "host" and flags.target == "host" else device
 
 
 def add_prediction(parser: Parser, command: str) -> None:

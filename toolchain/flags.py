@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolchain import __version__, registry
 from toolchain.errors import InputError
-from toolchain.flag_devices import add_bundle, add_device, add_prediction, add_target
+from toolchain.flag_devices import add_bundle, add_device, add_prediction, add_target, device_of
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
     SMALLEST_SHARE,
@@ -272,6 +272,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         finish=deciding and flags.finish,
         plan=flags.apply if applying else None,
         calibration=flags.calibration if deciding else None,
+        device=device_of(flags) if deciding else None,
         require_measured=deciding and flags.require_measured,
     )
 

@@ -41,6 +41,8 @@ examples:
       hold 5 ms on this machine: fine-tuned on images/train, judged on images/val
   compress model.pt2 --data digits.npz --budget-ms 2 --max-drop 1 --epochs 3
       give up at most one point of accuracy, fine-tune for three epochs
+  compress model.pt2 --data images/ --budget-ms 30 --device ssh://pi@board
+      hold 30 ms on that board, measured there
   compress model.pt2 --data images/ --budget-ms 5 --allow-resize 0.7
       smaller images too where that loses less, down to 70 % of their sides
   compress model.pt2 --budget-macs 20M --formats onnx

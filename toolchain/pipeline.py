@@ -33,6 +33,7 @@ from toolchain.program.channels import analyse, examine
 from toolchain.program.cost import cost
 from toolchain.proof import Proof, prove
 from toolchain.prune.planfile import plan_text
+from toolchain.reaching import Reached, reached
 from toolchain.repair import repaired
 from toolchain.report.folder import write_reports
 from toolchain.run import Run, clocked
@@ -86,7 +87,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     refuse_foreign_folder(request.out)
     _require_work(request)
     (request,) = with_calibration([request])
-    target, device = _connected(request, measuring=measuring)
+    target, device, there = _connected(request, measuring=measuring)
     require_formats(request.formats)
     criterion_named(request)
     schedule_named(request)
@@ -123,20 +124,28 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
         progress=progress,
         seconds=seconds,
         notes=_first_notes(data),
+        reached=there,
     )
 
 
 def on_target(run: Run, request: Request) -> Run:
     """An open run for another target: network, data and finished stages are shared, the log is its own."""
-    target, device = _connected(request)
+    target, device, there = _connected(request)
     notes, seconds = list(run.notes), dict[str, float]()
-    return replace(run, request=request, target=target, device=device, notes=notes, seconds=seconds)
+    return replace(
+        run, request=request, target=target, device=device, notes=notes, seconds=seconds, reached=there
+    )
 
 
-def _connected(request: Request, *, measuring: bool = False) -> tuple[Target, Device]:
-    target = _target(request.target)
+def _connected(request: Request, *, measuring: bool = False) -> tuple[Target, Device, Reached | None]:
+    """The target with its device: the one asked for by name, else this machine, else none at hand."""
+    target, there = _target(request.target), None
+    if request.device is not None:
+        there = reached(target, request.device)
+        if there.device is not None:
+            return there.target, there.device, there
     absent = target.calibration is not None and not measuring
-    return target, Absent(target=target) if absent else target.connect()
+    return target, Absent(target=target) if absent else target.connect(), there
 
 
 def _require_work(request: Request) -> None:

@@ -58,7 +58,7 @@ def decide_once(run: Run, baseline: Baseline) -> Choice:
     request = run.request
     inputs = {
         "program": fingerprint(run.program),
-        "target": request.target,
+        "target": [request.target, request.device],
         "data": None if run.data is None else [run.data.fingerprint(), to_plain(request.preprocessing)],
         "budget": to_plain(request.budget),
         "asked": [request.criterion, request.runtime, request.precisions, request.metric, request.threads],

@@ -14,6 +14,7 @@ from toolchain.errors import ConversionError
 from toolchain.latency.intervals import verdict
 from toolchain.program.capture import example_inputs, fingerprint
 from toolchain.program.cost import cost
+from toolchain.reaching import checks_there
 from toolchain.run import Combination, Run, measure, remembered_score
 from toolchain.train.metric import Score, evaluate, program_runner
 from toolchain.values import Artifact, Budget, Check, Cost, Measurement, Precision, Program, Verdict
@@ -72,6 +73,7 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
         checks = [
             check for kind, artifact in artifacts.items() for check in _checks(run, program, kind, artifact)
         ]
+    checks += _checked_there(run, artifacts)
     scores: dict[Kind, Score] = {}
     score = None
     if run.data is not None:
@@ -99,6 +101,17 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
         limits=limits,
         verdict=_overall(limits),
     )
+
+
+def _checked_there(run: Run, artifacts: Mapping[Kind, Artifact]) -> tuple[Check, ...]:
+    """The files' outputs on the device that was asked for by name."""
+    if run.reached is None:
+        return ()
+    with run.stage(f"Verifying every file on {run.reached.name}", "verify"):
+        checks = checks_there(run.reached, list(artifacts.values()), run.progress)
+    if run.reached.device is None:
+        run.notes.append(f"{run.reached.name} has no clock: outputs were checked there, no time was taken")
+    return checks
 
 
 def _files(run: Run, program: Program, choice: Choice) -> dict[Kind, Artifact]:

@@ -15,6 +15,7 @@ from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Targe
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.program.resize import image_size
+from toolchain.reaching import Reached
 from toolchain.stages import Stages
 from toolchain.train.metric import Metric, Score
 from toolchain.values import Artifact, Channels, Measurement, Precision, Program, Request
@@ -28,7 +29,7 @@ class Run:
     """What every step of one run shares. `seconds` and `notes` are the run's log; all else is fixed.
 
     `kept` holds what `once` has made; the cases of a front share it. `origin` is the run at the network's own
-    input size, where this one is at a smaller one.
+    input size, where this one is at a smaller one. `reached` is the device that was asked for by name.
     """
 
     request: Request
@@ -45,6 +46,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     kept: dict[object, Any] = field(default_factory=dict)
     origin: Run | None = None
+    reached: Reached | None = None
 
     def runtime(self, name: str) -> Runtime:
         """The target's runtime called `name`."""

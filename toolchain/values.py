@@ -178,7 +178,7 @@ class Conditions:
     """Under what a measurement was taken. What could not be read is None, never guessed.
 
     `frequency_mhz` is the clock at that moment; `max_mhz` and `boost` are how far it may go. `driver` is what
-    ran the model: the C runner with its version, or Python.
+    ran the model: the C runner with its version, or Python. `celsius` is the hottest of its sensors.
     """
 
     device: str
@@ -194,6 +194,7 @@ class Conditions:
     max_mhz: float | None = None
     boost: bool | None = None
     driver: str | None = None
+    celsius: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,7 +319,7 @@ class Request:
     whose weights make up for removed inputs, `refit` whether the cut network is fitted to the original before
     it is trained, `reestimate` whether batch norms get new statistics.
     `allow_resize` lets the images become smaller: to a share of their sides, or to these (height, width).
-    `calibration` is the user's own latency model of the target.
+    `calibration` is the user's own latency model of the target, `device` where files are measured or checked.
     """
 
     model: Path
@@ -347,6 +348,7 @@ class Request:
     finish: bool = False
     plan: Path | None = None
     calibration: Path | None = None
+    device: str | None = None
     require_measured: bool = False
 
 

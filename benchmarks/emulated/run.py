@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from targets._routes.qemu import Emulated, outputs_here
+from targets._routes.qemu import Emulated
 from targets._shared.bundling import fetch_library
+from targets._shared.parity import outputs_here
 from toolchain.artifacts import content_hash, place
 from toolchain.contracts import ModelFile
 

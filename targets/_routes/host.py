@@ -12,7 +12,17 @@ from targets._shared.driving import Driver, driver_of, run_job
 from targets._shared.packages import PACKAGES
 from targets._shared.runner import TRIED, installed_library, native, runner
 from targets.host import TARGET
-from toolchain.contracts import Benched, BenchSettings, ModelFile, Need, Progress, Reachable, Route
+from toolchain.contracts import (
+    Benched,
+    BenchSettings,
+    Checked,
+    Device,
+    ModelFile,
+    Need,
+    Progress,
+    Reachable,
+    Route,
+)
 from toolchain.errors import DeviceError
 from toolchain.plain import to_plain
 
@@ -53,6 +63,14 @@ class ThisMachine:
             after=end.get("conditions") or _state(runtimes[0], settings.threads),
             records=tuple(trials),
         )
+
+    def check(self, files: Sequence[ModelFile], progress: Progress) -> tuple[Checked, ...]:
+        """Nothing to compare this machine with."""
+        return tuple(Checked(parity=None) for _ in files)
+
+    def device(self) -> Device:
+        """This machine, to plan for."""
+        return TARGET.connect()
 
 
 def _state(runtime: str, threads: int) -> dict[str, Any]:

@@ -13,23 +13,32 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from targets._shared.bundling import fetch_library
 from targets._shared.driving import follow_job
-from targets._shared.runner import Job, Library, Model, compiler, native, runner, usable
+from targets._shared.parity import SILENCE_SECONDS, outputs_here, parity, parity_job
+from targets._shared.runner import Library, compiler, runner
 from targets._shared.sysroot import CORES, LIBRARIES, sysroot
 from targets.host import TARGET
 from toolchain.artifacts import content_hash, place
-from toolchain.contracts import Benched, BenchSettings, ModelFile, Need, Progress, Reachable, Route
+from toolchain.contracts import (
+    Benched,
+    BenchSettings,
+    Checked,
+    ModelFile,
+    Need,
+    Progress,
+    Reachable,
+    Route,
+    Tier,
+)
 from toolchain.errors import DeviceError
 from toolchain.latency.timings import cache_folder
 
 EMULATOR: Final = "qemu-aarch64"
 COUNTER: Final = Path(__file__).parents[1] / "counter" / "counter.c"
-SILENCE_SECONDS: Final = 3600.0
+ANY: Final = Tier(name="none", runs=1, seconds=0.0, trials=1)
 # (version of qemu, version of its plugin interface): the newest at or below the installed one is asked for.
 _INTERFACES: Final = (((10, 1), 5), ((9, 2), 4), ((9, 1), 3), ((9, 0), 2), ((4, 2), 1))
 
@@ -60,7 +69,7 @@ class Emulated:
             counted, outputs = self.run(file, library)
             versions[file.runtime] = library.version
             counts.append(counted)
-            parities.append(_parity(outputs, outputs_here(file)))
+            parities.append(parity(outputs, outputs_here(file)))
             progress.step(number + 1, len(files), file.path.name)
         return Benched(
             device=f"qemu:{self.core}",
@@ -73,11 +82,23 @@ class Emulated:
             parity=tuple(parities),
         )
 
+    def check(self, files: Sequence[ModelFile], progress: Progress) -> tuple[Checked, ...]:
+        """As `bench`: instructions and outputs are all there is."""
+        found = self.bench(files, BenchSettings(tier=ANY), progress)
+        assert found.parity is not None
+        assert found.instructions is not None
+        pairs = zip(found.parity, found.instructions, strict=True)
+        return tuple(Checked(parity=parity, instructions=counts) for parity, counts in pairs)
+
+    def device(self) -> None:
+        """None: an emulator has no clock to plan by."""
+
     def run(self, file: ModelFile, library: Library) -> tuple[tuple[int, ...], bytes]:
         """Instructions of each run, and the outputs of the first inference as raw tensors."""
         with tempfile.TemporaryDirectory() as folder:
             counted, outputs = Path(folder) / "counts", Path(folder) / "outputs"
-            job = replace(_job(file, outputs), libraries=(library,), least=self.runs, most=self.runs, marks=1)
+            job = parity_job(file, str(file.path.resolve()), str(outputs))
+            job = replace(job, libraries=(library,), least=self.runs, most=self.runs, marks=1)
             emulator = shutil.which(EMULATOR)
             assert emulator is not None
             before = [emulator, "-cpu", self.core, "-L", str(sysroot(self.core, _folder()))]
@@ -93,40 +114,6 @@ class Emulated:
             if len(lines) != self.runs:
                 raise DeviceError(f"{len(lines)} of {self.runs} inferences of {file.path.name} were counted")
             return tuple(map(int, lines)), outputs.read_bytes()
-
-
-def _job(file: ModelFile, outputs: Path) -> Job:
-    """One session on one set of inputs, the same on every machine, with a warm-up of a single run."""
-    model = Model(runtime=file.runtime, path=str(file.path.resolve()))
-    return Job(models=(model,), least=1, most=1, pool=1, warmup=1, warmup_seconds=0.0, outputs=str(outputs))
-
-
-def outputs_here(file: ModelFile) -> bytes | None:
-    """The outputs of this machine's own kernels for the same inputs; None where the runner cannot be had."""
-    found = usable((file.runtime,))
-    if found is None:
-        return None
-    program, libraries = found
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = Path(folder) / "outputs"
-        job = replace(_job(file, outputs), libraries=libraries)
-        follow_job(program, job, silence_seconds=SILENCE_SECONDS, on_record=lambda _: None)
-        return outputs.read_bytes()
-
-
-def _parity(emulated: bytes, here: bytes | None) -> dict[str, Any] | None:
-    """How far float outputs are apart: largest difference over largest value, and the share of equal ones.
-
-    Outputs of other types are compared byte by byte, where only `equal_share` means something.
-    """
-    if here is None:
-        return None
-    if len(emulated) != len(here):
-        raise DeviceError(f"{len(emulated)} bytes of outputs came back, {len(here)} are expected")
-    floats = len(here) % 4 == 0
-    a, b = (np.frombuffer(x, np.float32 if floats else np.uint8).astype(np.float64) for x in (emulated, here))
-    relative = float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(b))), 1e-30)) if floats else None
-    return {"against": native(), "max_relative": relative, "equal_share": float(np.mean(a == b))}
 
 
 def _version() -> tuple[int, ...]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from targets._shared.remote import LinkLostError, Said, measure
+from targets._shared.distant import Behind
+from targets._shared.remote import LinkLostError, Said
 from targets._shared.runner import ARCHITECTURES, compiler, runner
 from targets.host import TARGET
-from toolchain.contracts import Benched, BenchSettings, ModelFile, Need, Progress, Reachable, Route
+from toolchain.contracts import Need, Reachable, Route
 from toolchain.errors import DeviceError
 
 CONNECT_SECONDS: Final = 20.0
 SETTLE_SECONDS: Final = 0.1
-PATIENCE_SECONDS: Final = 120.0
 
 
 @dataclass(kw_only=True)
@@ -115,28 +115,12 @@ class SshShell:
         return self._loop.run_until_complete(asyncio.wait_for(asked, seconds))
 
 
-@dataclass(frozen=True, kw_only=True)
-class SshDevice:
-    """A machine that was reached. A lost link is made again for `patience_seconds`."""
-
-    shell: SshShell
-    patience_seconds: float = PATIENCE_SECONDS
-    runtimes = TARGET.runtimes
-
-    def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:
-        """As `remote.measure`."""
-        try:
-            return measure(self.shell, files, settings, progress, patience_seconds=self.patience_seconds)
-        finally:
-            self.shell.close()
-
-
-def _open(rest: str) -> SshDevice:
+def _open(rest: str) -> Behind:
     shell = _shell(rest)
     if importlib.util.find_spec("asyncssh") is None:
         raise DeviceError("ssh needs the package asyncssh", hint="pip install 'edgefit[ssh]'")
     shell.connect()
-    return SshDevice(shell=shell)
+    return Behind(shell=shell, runtimes=TARGET.runtimes)
 
 
 def _shell(rest: str) -> SshShell:

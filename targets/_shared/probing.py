@@ -48,8 +48,14 @@ def probe_litert(paths: Sequence[str], count: int, request: dict[str, Any]) -> l
         interpreter.allocate_tensors()
         turns.append(_turn(interpreter, rng))
     rounds = _rounds(lambda: [turn() for turn in turns], request["runs"], request["seconds"])
-    idle, *times = np.median(np.asarray(rounds[len(rounds) // 4 :]), axis=0).tolist()
+    times = of_turns(rounds)
     assert len(times) == count
+    return times
+
+
+def of_turns(rounds: Sequence[Sequence[int]]) -> list[float]:
+    """Nanoseconds of every layer from those of all files [round][file], the first of them without a layer."""
+    idle, *times = np.median(np.asarray(rounds[len(rounds) // 4 :]), axis=0).tolist()
     return [max(ns - idle, 0.0) for ns in times]
 
 
@@ -91,7 +97,16 @@ def _profile(path: str, count: int, request: dict[str, Any]) -> list[float]:
         rng = np.random.default_rng(0)
         feed = {i.name: rng.standard_normal(i.shape, dtype=np.float32) for i in session.get_inputs()}
         _rounds(lambda: session.run(None, feed), request["runs"], request["seconds"])
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return of_profile(Path(session.end_profiling()).read_bytes(), count)
+
+
+def of_profile(text: bytes, count: int) -> list[float]:
+    """Nanoseconds of every probe of one profiled session, from the file that ONNX Runtime leaves.
+
+    Raises:
+        ValueError: it is not such a file.
+    """
+    events = json.loads(text)
     nodes = [e for e in events if e.get("cat") == "Node" and str(e["name"]).endswith("_kernel_time")]
     return _of_probes(nodes, count)
 

@@ -10,23 +10,20 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from targets._shared.benching import job_of
 from targets._shared.bundling import fetch_library
 from targets._shared.runner import Job, Library, installed_library, native, runner, version
 from toolchain.artifacts import content_hash
-from toolchain.contracts import Benched, BenchSettings, ModelFile, Progress
 from toolchain.errors import DeviceError
 
 ARCHITECTURES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "armv7l": "armv7", "armv8l": "armv7"}
-POLL_SECONDS: Final = 1.0
-"""Between two questions at least; a twentieth of the measurement where that is longer: each disturbs it."""
-SPARE_SECONDS, SLOW_SECONDS = 300.0, 10.0
-"""What a measurement may take at most besides its runs, and for each run that the tier asks for."""
+FIRST_SECONDS, POLL_SECONDS = 0.1, 1.0
+"""Before the second question and, later, between two: or a twentieth of a longer measurement."""
+SMALL_BYTES: Final = 2**16
 _PLACES: Final = '"${HOME:-/nonexistent}/.cache/edgefit" /var/tmp/edgefit /tmp/edgefit /dev/shm/edgefit'
 _PROBE: Final = f"""uname -sm
 for d in {_PLACES}; do
@@ -83,6 +80,9 @@ class Shell(Protocol):
             LinkLostError: it is still gone.
         """
 
+    def close(self) -> None:
+        """Drop the connection; what runs on the device goes on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -92,53 +92,95 @@ class Place:
     folder: str
 
 
-def measure(
-    shell: Shell,
-    files: Sequence[ModelFile],
-    settings: BenchSettings,
-    progress: Progress,
-    *,
-    patience_seconds: float = 120.0,
-) -> Benched:
-    """Bench `files` on the device behind `shell`.
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The records of a job, and the other files that it left, by name."""
 
-    A lost link is made again for `patience_seconds`; the run on the device does not notice. A run that an
-    earlier call lost is found again by what it measures.
+    records: tuple[dict[str, Any], ...]
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Station:
+    """A device behind `shell` with the runner on it. A lost link is made again for `patience_seconds`."""
+
+    shell: Shell
+    place: Place
+    program: str
+    patience_seconds: float
+    _sent: dict[str, str] = field(default_factory=dict)
+
+    def send(self, path: Path, *, known: str | None = None) -> str:
+        """Where the file lies on the device, sent there unless a file of its content is there already."""
+        digest = known or content_hash(path)
+        if digest not in self._sent:
+            self._sent[digest] = self._patiently(lambda: _upload(self.shell, self.place, path, known=digest))
+        return self._sent[digest]
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Remove what was sent and is of no use to a later run; without a link nothing can be done."""
+        for digest in [digest for digest, path in self._sent.items() if path in paths]:
+            del self._sent[digest]
+        try:
+            self.shell.run("rm -f " + " ".join(map(shlex.quote, paths)))
+        except DeviceError:
+            return
+
+    def library(self, runtime: str) -> Library:
+        """The library of `runtime`, on the device."""
+        here = _library(runtime, self.place.arch)
+        return replace(here, path=self.send(Path(here.path)))
+
+    def conditions(self) -> dict[str, Any]:
+        """The state of the device now, as the runner tells it."""
+        command = f"{shlex.quote(self.program)} --conditions"
+        text = self._patiently(lambda: _well(self.shell, command, "read the conditions"))
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise DeviceError(f"the conditions of {self.shell.name} cannot be read") from error
+        return found
+
+    def run(self, job: Job, *, every_seconds: float = POLL_SECONDS, files: str = "") -> Answer:
+        """What the runner on the device answers to `job`, and the files it left that begin with `files`.
+
+        It runs apart from the link. A run that an earlier call lost is found again by what it measures.
+
+        Raises:
+            LinkLostError: the link stays away; the run goes on.
+            DeviceError: the measurement is not complete.
+        """
+        job = replace(job, lock=f"{self.place.folder}/lock")
+        key = hashlib.sha256(job.text().encode()).hexdigest()[:16]
+        run = f"{self.place.folder}/runs/{key}"
+        try:
+            self._patiently(lambda: _start(self.shell, run, self.program, job))
+            _wait(self.shell, run, every_seconds, self.patience_seconds)
+            records = self._patiently(lambda: _fetch(self.shell, run))
+            left = self._patiently(lambda: _files(self.shell, run, files)) if files else {}
+        except LinkLostError:
+            raise
+        except BaseException:
+            _stop(self.shell, run)
+            raise
+        _stop(self.shell, run)
+        return Answer(records=tuple(records), files=left)
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        return _patiently(self.shell, self.patience_seconds, ask)
+
+
+def reach(shell: Shell, patience_seconds: float = 120.0) -> Station:
+    """Look at the device behind `shell`, and put the runner there unless it is there.
 
     Raises:
-        DeviceError: something is missing there, or the measurement is not complete.
+        DeviceError: no runner for it, no room, or the runner does not run there.
     """
-    place = _probe(shell)
-    libraries = [_library(file_runtime, place.arch) for file_runtime in sorted({f.runtime for f in files})]
-    program = _upload(shell, place, runner(place.arch), executable=True)
-    _require_runs(shell, program)
-    there = [replace(e, path=_upload(shell, place, Path(e.path))) for e in libraries]
-    paths = []
-    for number, file in enumerate(files):
-        progress.step(number, len(files), f"sending {file.path.name}")
-        paths.append(_upload(shell, place, file.path, known=file.sha256))
-    job = _job(files, settings, paths, there, place)
-    key = hashlib.sha256(job.text().encode()).hexdigest()[:16]
-    run = f"{place.folder}/runs/{key}"
-    try:
-        _start(shell, run, program, job)
-        _wait(shell, run, max(POLL_SECONDS, settings.tier.seconds / 20), patience_seconds)
-        records = _patiently(shell, patience_seconds, lambda: _fetch(shell, run))
-    except LinkLostError:
-        raise
-    except BaseException:
-        _stop(shell, run)
-        raise
-    _stop(shell, run)
-    begin, *trials, end = records
-    return Benched(
-        device=shell.name,
-        driver=f"runner {version()}",
-        versions=begin["libraries"],
-        before=begin["conditions"],
-        after=end["conditions"],
-        records=tuple(trials),
-    )
+    place = _patiently(shell, patience_seconds, lambda: _probe(shell))
+    here = runner(place.arch)
+    program = _patiently(shell, patience_seconds, lambda: _upload(shell, place, here, executable=True))
+    _patiently(shell, patience_seconds, lambda: _require_runs(shell, program))
+    return Station(shell=shell, place=place, program=program, patience_seconds=patience_seconds)
 
 
 def _probe(shell: Shell) -> Place:
@@ -171,13 +213,17 @@ def _upload(
     target = f"{place.folder}/files/{digest}"
     size = path.stat().st_size
     quoted, partial = shlex.quote(target), shlex.quote(f"{target}.partial")
-    if _well(shell, f"wc -c < {quoted} 2>/dev/null || echo none", "look for files").strip() != str(size):
-        mode = "700" if executable else "600"
-        write = f"cat > {partial} && chmod {mode} {partial} && mv {partial} {quoted}"
-        clean = f"{write} || {{ rm -f {partial}; exit 1; }}"
-        said = shell.run(clean, sent=path.read_bytes(), seconds=600.0)
-        if said.status != 0:
-            raise DeviceError(f"cannot send {path.name} to {shell.name}: {_last(said.err)}")
+    look = f"wc -c < {quoted} 2>/dev/null || echo none"
+    mode = "700" if executable else "600"
+    write = f"cat > {partial} && chmod {mode} {partial} && mv {partial} {quoted}"
+    clean = f"{write} || {{ rm -f {partial}; exit 1; }}"
+    if size <= SMALL_BYTES:  # asking first would take as long as sending
+        clean = f'if [ "$({look})" -eq {size} ] 2>/dev/null; then cat > /dev/null; else {clean}; fi'
+    elif _well(shell, look, "look for files").strip() == str(size):
+        return target
+    said = shell.run(clean, sent=path.read_bytes(), seconds=600.0)
+    if said.status != 0:
+        raise DeviceError(f"cannot send {path.name} to {shell.name}: {_last(said.err)}")
     return target
 
 
@@ -188,21 +234,6 @@ def _require_runs(shell: Shell, program: str) -> None:
             f"the runner does not run on {shell.name}: {_last(said.err)}",
             hint="it needs a glibc no older than that of the machine it was built on",
         )
-
-
-def _job(
-    files: Sequence[ModelFile],
-    settings: BenchSettings,
-    paths: Sequence[str],
-    libraries: Sequence[Library],
-    place: Place,
-) -> Job:
-    job = job_of(files, settings, paths, hashed=True)
-    tier = settings.tier
-    slow = 4 * (tier.seconds + job.trials * job.warmup_seconds) + SLOW_SECONDS * tier.runs
-    deadline = slow * len(files) + job.cool_seconds + SPARE_SECONDS
-    lock = f"{place.folder}/lock"
-    return replace(job, libraries=tuple(libraries), lock=lock, deadline=deadline)
 
 
 def _start(shell: Shell, run: str, program: str, job: Job) -> None:
@@ -222,7 +253,11 @@ def _state(shell: Shell, run: str) -> str:
 
 
 def _wait(shell: Shell, run: str, every_seconds: float, patience_seconds: float) -> None:
-    """Until the runner has left a result; it ends itself at its deadline, so this ends, too."""
+    """Until the runner has left a result; it ends itself at its deadline, so this ends, too.
+
+    Asked soon at first, then ever more rarely, so that short jobs are short and long ones not disturbed.
+    """
+    pause = min(FIRST_SECONDS, every_seconds)
     while True:
         state = _patiently(shell, patience_seconds, lambda: _state(shell, run))
         if state == "done":
@@ -233,7 +268,8 @@ def _wait(shell: Shell, run: str, every_seconds: float, patience_seconds: float)
                 f"the runner on {shell.name} ended without a result: {_last(said.out)}",
                 hint="was it killed, or the device restarted? out of memory is a usual cause",
             )
-        time.sleep(every_seconds)
+        time.sleep(pause)
+        pause = min(2 * pause, every_seconds)
 
 
 def _fetch(shell: Shell, run: str) -> list[dict[str, Any]]:
@@ -251,6 +287,20 @@ def _fetch(shell: Shell, run: str) -> list[dict[str, Any]]:
     if not whole:
         raise DeviceError(f"the samples of {shell.name} are not complete")
     return records
+
+
+def _files(shell: Shell, run: str, begin: str) -> dict[str, bytes]:
+    """The files of a run whose names begin so."""
+    folder = shlex.quote(run)
+    names = _well(shell, f"cd {folder} && ls", "list the results").split()
+    found = {}
+    for name in names:
+        if name.startswith(begin):
+            said = shell.run(f"cat {folder}/{shlex.quote(name)}", seconds=600.0)
+            if said.status != 0:
+                raise DeviceError(f"cannot fetch {name} from {shell.name}: {_last(said.err)}")
+            found[name] = said.out
+    return found
 
 
 def _stop(shell: Shell, run: str) -> None:

@@ -54,9 +54,11 @@ class Job:
     """What the runner is to do: `trials` fresh sessions of every model, `windows` records of each.
 
     A window has `least` runs or more and ends after `seconds`, or with run number `most` (0: no limit). A
-    one-thread run is pinned to `core` (-1: the last one allowed). `max_celsius`, `min_battery` (percent) and
-    `cadence_hz` are off at 0. `marks` (1) shows an instruction counter where runs begin and end. After
-    `deadline` seconds the runner ends itself; `lock` is a file that one measurement at a time holds.
+    one-thread run is pinned to `core` (-1: the last one allowed). `together` (1) opens all models at once and
+    times their inference alone, in turns; `profile` begins the names of the runtimes' profiles.
+    `max_celsius`, `min_battery` (percent) and `cadence_hz` are off at 0. `marks` (1) shows an instruction
+    counter where runs begin and end. After `deadline` seconds the runner ends itself; `lock` is a file that
+    one measurement at a time holds.
     `inputs` and `outputs` are files of raw tensors, for one model.
     """
 
@@ -73,6 +75,7 @@ class Job:
     warmup_seconds: float = 1.0
     seed: int = 0
     pool: int = 4
+    together: int = 0
     marks: int = 0
     cadence_hz: float = 0.0
     max_celsius: float = 0.0
@@ -82,6 +85,7 @@ class Job:
     lock: str | None = None
     inputs: str | None = None
     outputs: str | None = None
+    profile: str | None = None
 
     def text(self) -> str:
         """The job file, as docs/runner.md describes it.
@@ -102,6 +106,7 @@ class Job:
             "warmup",
             "seed",
             "pool",
+            "together",
             "marks",
         ):
             lines.append(f"{key} {getattr(self, key)}")
@@ -117,7 +122,7 @@ class Job:
             lines.append(f"{key} {getattr(self, key):.9g}")
         lines += [
             f"{key} {path}"
-            for key in ("lock", "inputs", "outputs")
+            for key in ("lock", "inputs", "outputs", "profile")
             if (path := getattr(self, key)) is not None
         ]
         for line in lines:

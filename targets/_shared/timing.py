@@ -1,10 +1,10 @@
-"""Times single layers with a local runtime: writes the probe files, has the measuring process run them."""
+"""Times single layers: writes the probe files, has them run here or on a device."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,19 +21,21 @@ SECONDS: Final = 0.5
 _TOGETHER, _TOGETHER_BYTES = 48, 2**26
 
 
+Group = tuple[list[Path], int]
+"""Files that are run together, and how many layers they hold."""
+Ask = Callable[[str, Sequence[Group], Progress], Sequence[Sequence[Sequence[float]]]]
+"""Nanoseconds [group][session][layer] of all layers of the groups of files of a runtime."""
+
+
 def probe_layers(
-    runtime: str,
-    precision: Precision,
-    layers: Sequence[Layer],
-    *,
-    threads: int,
-    silence_seconds: float,
-    progress: Progress,
+    runtime: str, precision: Precision, layers: Sequence[Layer], *, ask: Ask, progress: Progress
 ) -> tuple[float | None, ...]:
     """Kernel milliseconds of each of `layers` (batch 1); None for a kind of layer that cannot be written.
 
+    The median of the sessions that `ask` times.
+
     Raises:
-        DeviceError: the measuring process did not complete.
+        DeviceError: as `ask`, or its answer is not complete.
     """
     write = {"onnxruntime": _onnxruntime, "litert": _litert}[runtime]
     possible = {"onnxruntime": probes_onnx.possible, "litert": probes_tflite.possible}[runtime]
@@ -46,7 +48,12 @@ def probe_layers(
             (write(chunk, precision, Path(folder) / str(number)), len(chunk))
             for number, chunk in enumerate(_chunks([layers[n] for n in wanted]))
         ]
-        found = _ask(runtime, groups, threads, silence_seconds, progress)
+        sessions = ask(runtime, groups, progress)
+    found: list[float] = []
+    for group, (_, count) in zip(sessions, groups, strict=True):
+        if len(group) != SESSIONS or any(len(ns) != count for ns in group):
+            raise DeviceError(f"{len(group)} of {SESSIONS} layer timings came back from {runtime}")
+        found += [statistics.median(ns) / 1e6 for ns in zip(*group, strict=True)]
     for number, ms in zip(wanted, found, strict=True):
         times[number] = ms
     return tuple(times)
@@ -65,42 +72,30 @@ def _litert(layers: Sequence[Layer], precision: Precision, name: Path) -> list[P
     return paths
 
 
-def _ask(
-    runtime: str,
-    groups: Sequence[tuple[list[Path], int]],
-    threads: int,
-    silence_seconds: float,
-    progress: Progress,
-) -> list[float]:
-    """Milliseconds of all layers, in the order of `groups`: the median of the sessions."""
-    request = {
-        "job": "probe",
-        "runtime": runtime,
-        "groups": [{"paths": [str(path) for path in paths], "count": count} for paths, count in groups],
-        "threads": threads,
-        "sessions": SESSIONS,
-        "runs": RUNS,
-        "seconds": SECONDS,
-    }
-    total, done = SESSIONS * len(groups), 0
+def ask_here(threads: int, silence_seconds: float) -> Ask:
+    """The measuring process of this machine: a session of every group before the next session of any."""
 
-    def advance(record: Mapping[str, Any]) -> None:
-        nonlocal done
-        if record["type"] == "probe":
-            done += 1
-            progress.step(done, total, f"{runtime} layers")
+    def ask(runtime: str, groups: Sequence[Group], progress: Progress) -> list[list[Sequence[float]]]:
+        request = {
+            "job": "probe",
+            "runtime": runtime,
+            "groups": [{"paths": [str(path) for path in paths], "count": count} for paths, count in groups],
+            "threads": threads,
+            "sessions": SESSIONS,
+            "runs": RUNS,
+            "seconds": SECONDS,
+        }
+        sessions: list[list[Sequence[float]]] = [[] for _ in groups]
 
-    records = converse(request, silence_seconds=silence_seconds, on_record=advance)
-    sessions: list[list[Sequence[float]]] = [[] for _ in groups]
-    for record in records:
-        if record["type"] == "probe":
-            sessions[record["group"]].append(record["ns"])
-    times: list[float] = []
-    for found, (_, count) in zip(sessions, groups, strict=True):
-        if len(found) != SESSIONS or any(len(ns) != count for ns in found):
-            raise DeviceError(f"{len(found)} of {SESSIONS} layer timings came back from {runtime}")
-        times += [statistics.median(ns) / 1e6 for ns in zip(*found, strict=True)]
-    return times
+        def advance(record: Mapping[str, Any]) -> None:
+            if record["type"] == "probe":
+                sessions[record["group"]].append(record["ns"])
+                progress.step(sum(map(len, sessions)), SESSIONS * len(groups), f"{runtime} layers")
+
+        converse(request, silence_seconds=silence_seconds, on_record=advance)
+        return sessions
+
+    return ask
 
 
 def _chunks(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

@@ -31,6 +31,7 @@ static const struct number {
     {"warmup_seconds", DOUBLE, offsetof(struct job, warmup_seconds), 0},
     {"seed", LONG, offsetof(struct job, seed), 0},
     {"pool", INT, offsetof(struct job, pool), 1},
+    {"together", INT, offsetof(struct job, together), 0},
     {"marks", INT, offsetof(struct job, marks), 0},
     {"cadence_hz", DOUBLE, offsetof(struct job, cadence_hz), 0},
     {"max_celsius", DOUBLE, offsetof(struct job, max_celsius), 0},
@@ -46,6 +47,7 @@ static const struct {
     {"inputs", offsetof(struct job, inputs)},
     {"outputs", offsetof(struct job, outputs)},
     {"lock", offsetof(struct job, lock)},
+    {"profile", offsetof(struct job, profile)},
 };
 
 /* Cuts the next word off `*rest`; NULL when there is none. */
@@ -149,6 +151,9 @@ bool job_read(const char *path, struct job *job) {
   if (job->pool > JOB_POOL) return fault(STATUS_JOB, "job: pool may be %d at most", JOB_POOL);
   if (job->models > 1 && (job->inputs != NULL || job->outputs != NULL)) {
     return fault(STATUS_JOB, "job: inputs and outputs belong to one model");
+  }
+  if (job->together && (job->inputs != NULL || job->outputs != NULL || job->profile != NULL)) {
+    return fault(STATUS_JOB, "job: models that take turns have no files of their own");
   }
   return true;
 }

@@ -28,6 +28,7 @@ struct job {
   double warmup_seconds;
   long seed;
   int pool;          /* input sets that take turns */
+  int together;      /* 1: all models are open at once and run in turns */
   int marks;         /* 1: mark every timed run for targets/counter */
   double cadence_hz; /* 0: one run after the other */
   double max_celsius, cool_seconds; /* max_celsius 0: no gate */
@@ -35,6 +36,7 @@ struct job {
   double deadline; /* seconds after which the runner ends itself; 0: none */
   char *lock;      /* a file that only one measurement at a time may hold, or NULL */
   char *inputs, *outputs; /* files of raw tensors, or NULL */
+  char *profile;   /* how the runtime's profiles of its operators begin, or NULL: none */
 };
 
 /* Reads a job file; false after a fault. What it points to lives until the process ends. */

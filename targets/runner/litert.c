@@ -180,7 +180,8 @@ static void *memory_for(const struct tensor *tensor, const char *path) {
   return memory;
 }
 
-static bool open(struct session *session, const char *path, int threads, int sets) {
+static bool open(struct session *session, const char *path, int threads, int sets, const char *profile) {
+  if (profile != NULL) return fault(STATUS_JOB, "%s: LiteRT keeps no profile", path);
   struct own *own = session->own = calloc(1, sizeof *own);
   if (own == NULL) return fault(STATUS_MODEL, "%s: out of memory", path);
   own->path = path;
@@ -210,7 +211,7 @@ static bool open(struct session *session, const char *path, int threads, int set
   return true;
 }
 
-static bool run(struct session *session, int set) {
+static bool put(struct session *session, int set) {
   struct own *own = session->own;
   void *memory = NULL;
   for (size_t i = 0; i < session->inputs; i++) {
@@ -218,8 +219,18 @@ static bool run(struct session *session, int set) {
     memcpy(memory, session->pool[set][i], session->input[i].bytes);
     if (!done(rt.unlock(own->input[i]), own->path, "take inputs")) return false;
   }
+  return true;
+}
+
+static bool infer(struct session *session) {
+  struct own *own = session->own;
   status found = rt.run(own->compiled, 0, session->inputs, own->input, session->outputs, own->output);
-  if (!done(found, own->path, "run the model")) return false;
+  return done(found, own->path, "run the model");
+}
+
+static bool take(struct session *session) {
+  struct own *own = session->own;
+  void *memory = NULL;
   for (size_t i = 0; i < session->outputs; i++) {
     if (!done(rt.lock(own->output[i], &memory, LOCK_READ), own->path, "give outputs")) return false;
     memcpy(own->copy[i], memory, session->output[i].bytes);
@@ -244,4 +255,5 @@ static void close(struct session *session) {
   session->own = NULL;
 }
 
-const struct runtime LITERT = {.name = "litert", .load = load, .open = open, .run = run, .close = close};
+const struct runtime LITERT = {
+    .name = "litert", .load = load, .open = open, .put = put, .infer = infer, .take = take, .close = close};

@@ -29,6 +29,7 @@ static struct {
                 const char *const *output_names, size_t output_count, void **outputs);
   status (*create_options)(void **options);
   status (*set_mode)(void *options, int mode);
+  status (*set_profile)(void *options, const char *prefix);
   status (*set_severity)(void *options, int severity);
   status (*set_optimization)(void *options, int level);
   status (*set_intra_threads)(void *options, int threads);
@@ -66,7 +67,8 @@ static const struct {
   void *place;
 } TABLE[] = {
     {2, &ort.message},          {3, &ort.create_env},        {7, &ort.create_session},    {9, &ort.run},
-    {10, &ort.create_options},  {13, &ort.set_mode},         {22, &ort.set_severity},     {23, &ort.set_optimization},
+    {10, &ort.create_options},  {13, &ort.set_mode},         {14, &ort.set_profile},      {22, &ort.set_severity},
+    {23, &ort.set_optimization},
     {24, &ort.set_intra_threads}, {25, &ort.set_inter_threads}, {30, &ort.input_count},   {31, &ort.output_count},
     {33, &ort.input_type},      {34, &ort.output_type},      {36, &ort.input_name},       {37, &ort.output_name},
     {49, &ort.create_tensor},   {51, &ort.data},             {55, &ort.tensor_info},      {60, &ort.element},
@@ -87,6 +89,7 @@ struct own {
   char *input_name[SESSION_TENSORS], *output_name[SESSION_TENSORS];
   int element[SESSION_TENSORS]; /* of the inputs, as ONNX Runtime numbers it */
   const char *path;
+  int set; /* of the inputs that were handed in last */
 };
 
 static void *env;
@@ -117,14 +120,15 @@ static bool load(const struct job_library *library, const char **version) {
 }
 
 /* The session options of all measurements: every graph optimisation, no spinning. */
-static bool options_of(int threads, const char *path, void **options) {
+static bool options_of(int threads, const char *path, const char *profile, void **options) {
   /* A spinning pool burns the other cores and, where cores are few, the one that works. */
   return done(ort.create_options(options), path) && done(ort.set_mode(*options, ORT_SEQUENTIAL), path) &&
          done(ort.set_severity(*options, LOG_ERROR), path) &&
          done(ort.set_optimization(*options, ORT_ENABLE_ALL), path) &&
          done(ort.set_intra_threads(*options, threads), path) && done(ort.set_inter_threads(*options, 1), path) &&
          done(ort.set_config(*options, "session.intra_op.allow_spinning", "0"), path) &&
-         done(ort.set_config(*options, "session.inter_op.allow_spinning", "0"), path);
+         done(ort.set_config(*options, "session.inter_op.allow_spinning", "0"), path) &&
+         (profile == NULL || done(ort.set_profile(*options, profile), path));
 }
 
 /* Name, type and shape of one input or output. */
@@ -166,12 +170,13 @@ static bool allocate(struct session *session, struct own *own, int sets) {
   return true;
 }
 
-static bool open(struct session *session, const char *path, int threads, int sets) {
+static bool open(struct session *session, const char *path, int threads, int sets, const char *profile) {
   struct own *own = session->own = calloc(1, sizeof *own);
   if (own == NULL) return fault(STATUS_MODEL, "%s: out of memory", path);
   own->path = path;
   void *options = NULL, *allocator = NULL;
-  bool opened = options_of(threads, path, &options) && done(ort.create_session(env, path, options, &own->session), path);
+  bool opened = options_of(threads, path, profile, &options) &&
+                done(ort.create_session(env, path, options, &own->session), path);
   if (options != NULL) ort.release_options(options);
   if (!opened || !done(ort.allocator(&allocator), path) ||
       !done(ort.create_memory(ORT_DEVICE_ALLOCATOR, ORT_MEM_DEFAULT, &own->memory), path) ||
@@ -198,12 +203,22 @@ static void drop_outputs(struct session *session, struct own *own) {
   }
 }
 
-static bool run(struct session *session, int set) {
+static bool put(struct session *session, int set) {
   struct own *own = session->own;
   drop_outputs(session, own);
-  status found = ort.run(own->session, NULL, (const char *const *)own->input_name, own->value[set], session->inputs,
+  own->set = set;
+  return true;
+}
+
+static bool infer(struct session *session) {
+  struct own *own = session->own;
+  status found = ort.run(own->session, NULL, (const char *const *)own->input_name, own->value[own->set], session->inputs,
                          (const char *const *)own->output_name, session->outputs, own->given);
-  if (found != NULL) return done(found, own->path);
+  return done(found, own->path);
+}
+
+static bool take(struct session *session) {
+  struct own *own = session->own;
   for (size_t i = 0; i < session->outputs; i++) {
     void *data = NULL, *view = NULL;
     if (!done(ort.data(own->given[i], &data), own->path)) return false;
@@ -239,4 +254,5 @@ static void close(struct session *session) {
   session->own = NULL;
 }
 
-const struct runtime ONNXRUNTIME = {.name = "onnxruntime", .load = load, .open = open, .run = run, .close = close};
+const struct runtime ONNXRUNTIME = {
+    .name = "onnxruntime", .load = load, .open = open, .put = put, .infer = infer, .take = take, .close = close};

@@ -70,7 +70,7 @@ static bool warm_up(const struct job *job, struct session *session, int64_t *run
   while (round > 0 && !*settled) {
     for (int i = 0; i < round; i++) {
       int64_t start = now_ns();
-      if (!session->runtime->run(session, (int)(*runs % job->pool))) return false;
+      if (!session_run(session, (int)(*runs % job->pool))) return false;
       int64_t end = now_ns();
       took[i] = end - start;
       ++*runs;
@@ -112,7 +112,7 @@ static bool timed(const struct job *job, struct session *session, struct samples
     int64_t cpu = clock_ns(cpu_clock);
     mark(job, MARK_BEGIN);
     int64_t start = now_ns();
-    bool ran = session->runtime->run(session, (int)(k % job->pool));
+    bool ran = session_run(session, (int)(k % job->pool));
     int64_t end = now_ns();
     mark(job, MARK_END);
     if (!ran) return false;
@@ -188,15 +188,18 @@ bool protocol_trial(const struct job *job, int model, int trial, const struct ru
                     FILE *out, int *written) {
   struct session session = {.runtime = runtime};
   struct told told = {.trial = trial, .model = model, .version = version};
+  char profile[4096];
+  if (job->profile != NULL) snprintf(profile, sizeof profile, "%s-%d-%d", job->profile, trial, model);
   told.resident = process_memory("VmRSS:");
   int64_t start = now_ns();
-  bool well = runtime->open(&session, job->model[model].path, job->threads, job->pool);
+  bool well = runtime->open(&session, job->model[model].path, job->threads, job->pool,
+                            job->profile == NULL ? NULL : profile);
   told.load_ns = now_ns() - start;
   if (well) session_fill(&session, job->pool, (uint64_t)job->seed * 1000003u + (uint64_t)trial);
   if (well && job->inputs != NULL) well = session_read_inputs(&session, job->inputs);
   if (well) {
     start = now_ns();
-    well = runtime->run(&session, 0);
+    well = session_run(&session, 0);
     told.first_ns = now_ns() - start;
   }
   if (well && job->outputs != NULL) well = session_write_outputs(&session, job->outputs);
@@ -213,15 +216,20 @@ void protocol_order(int models, int trial, int order[JOB_MODELS]) {
   }
 }
 
-static bool nothing(struct session *session, int set) {
+static bool no_inputs(struct session *session, int set) {
   (void)session;
   (void)set;
   return true;
 }
 
+static bool nothing(struct session *session) {
+  (void)session;
+  return true;
+}
+
 int64_t protocol_overhead_ns(void) {
   static struct samples samples;
-  const struct runtime idle = {.name = "nothing", .run = nothing};
+  const struct runtime idle = {.name = "nothing", .put = no_inputs, .infer = nothing, .take = nothing};
   struct session session = {.runtime = &idle};
   struct job job = {.threads = 1, .least = 1, .most = 20000, .seconds = 10, .pool = 4};
   int64_t late;

@@ -20,6 +20,10 @@ int64_t now_ns(void);
 bool protocol_trial(const struct job *job, int model, int trial, const struct runtime *runtime, const char *version,
                     FILE *out, int *written);
 
+/* One trial of all models at once, in turns, inference alone timed; writes one record for each model. */
+bool protocol_turns(const struct job *job, int trial, const struct runtime *const *runtimes,
+                    const char *const *versions, FILE *out, int *written);
+
 /* In which order trial number `trial` runs the models: rotated by one each time, every other reversed. */
 void protocol_order(int models, int trial, int order[JOB_MODELS]);
 

@@ -166,14 +166,20 @@ static void write_end(FILE *out, const struct job *job, int records) {
 static bool measure(struct job *job, FILE *out, int *records) {
   if (job->deadline > 0) alarm((unsigned)job->deadline + 1);
   if (!take_lock(job) || !pin(job) || !load_libraries(job) || !check_models(job) || !pass_gates(job)) return false;
+  const struct runtime *runtimes[JOB_MODELS];
+  const char *known[JOB_MODELS];
+  for (int i = 0; i < job->models; i++) {
+    runtimes[i] = loaded[library_for(job, i)];
+    known[i] = versions[library_for(job, i)];
+  }
   write_begin(out, job);
   for (int trial = 0; trial < job->trials; trial++) {
     int order[JOB_MODELS];
+    if (job->together && (stopped || !protocol_turns(job, trial, runtimes, known, out, records))) return false;
     protocol_order(job->models, trial, order);
-    for (int k = 0; k < job->models; k++) {
-      int library = library_for(job, order[k]);
+    for (int k = 0; k < job->models && !job->together; k++) {
       if (stopped) return false;
-      if (!protocol_trial(job, order[k], trial, loaded[library], versions[library], out, records)) return false;
+      if (!protocol_trial(job, order[k], trial, runtimes[order[k]], known[order[k]], out, records)) return false;
     }
   }
   write_end(out, job, *records);
@@ -265,9 +271,9 @@ static bool try_job(const char *path) {
   if (!job_read(path, &job) || !load_libraries(&job) || !check_models(&job)) return false;
   for (int i = 0; i < job.models; i++) {
     struct session session = {.runtime = loaded[library_for(&job, i)]};
-    bool well = session.runtime->open(&session, job.model[i].path, job.threads, 1);
+    bool well = session.runtime->open(&session, job.model[i].path, job.threads, 1, NULL);
     if (well) session_fill(&session, 1, (uint64_t)job.seed);
-    well = well && session.runtime->run(&session, 0);
+    well = well && session_run(&session, 0);
     session.runtime->close(&session);
     if (!well) return false;
   }
@@ -308,7 +314,9 @@ int main(int count, char **words) {
     return STATUS_DONE;
   }
   if (count == 2 && strcmp(words[1], "--conditions") == 0) {
-    conditions_write(stdout, 0);
+    struct job none = {.core = -1};
+    pin(&none); /* not pinned, but told which core a job of one thread would use */
+    conditions_write(stdout, none.core);
     putchar('\n');
     return STATUS_DONE;
   }

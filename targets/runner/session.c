@@ -16,6 +16,11 @@ static const struct {
     [BOOL] = {"bool", 1},       [OTHER] = {"other", 0},
 };
 
+bool session_run(struct session *session, int set) {
+  const struct runtime *runtime = session->runtime;
+  return runtime->put(session, set) && runtime->infer(session) && runtime->take(session);
+}
+
 size_t element_bytes(enum element element) { return ELEMENTS[element].bytes; }
 
 const char *element_name(enum element element) { return ELEMENTS[element].name; }

@@ -8,7 +8,7 @@
 
 #include "job.h"
 
-enum { SESSION_TENSORS = 16, SESSION_RANK = 8 };
+enum { SESSION_TENSORS = 128, SESSION_RANK = 8 };
 
 enum element { FLOAT32, FLOAT16, BFLOAT16, FLOAT64, INT8, UINT8, INT16, UINT16, INT32, UINT32, INT64, UINT64, BOOL, OTHER };
 
@@ -33,14 +33,20 @@ struct runtime {
   const char *name;
   /* Loads the library and checks that it is the right one; false after a fault. `found` is its version. */
   bool (*load)(const struct job_library *library, const char **found);
-  /* Opens a model with `sets` sets of input memory; false after a fault. */
-  bool (*open)(struct session *session, const char *path, int threads, int sets);
-  /* One inference as an application sees it: inputs handed in, run, outputs handed out. */
-  bool (*run)(struct session *session, int set);
+  /* Opens a model with `sets` sets of input memory; false after a fault. `profile` begins the name of the
+   * file in which the runtime leaves what each of its operators took, or is NULL. */
+  bool (*open)(struct session *session, const char *path, int threads, int sets, const char *profile);
+  /* The parts of an inference: inputs handed in, run, outputs handed out. */
+  bool (*put)(struct session *session, int set);
+  bool (*infer)(struct session *session);
+  bool (*take)(struct session *session);
   void (*close)(struct session *session);
 };
 
 extern const struct runtime ONNXRUNTIME, LITERT;
+
+/* One inference as an application sees it; false after a fault. */
+bool session_run(struct session *session, int set);
 
 /* Bytes of one element; 0 for OTHER. */
 size_t element_bytes(enum element element);

@@ -8,100 +8,27 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from targets._routes.ssh import SshShell, _open
 from targets._shared import remote
-from tests.runners import binary, library, small_onnx, small_tflite
+from tests.boards import serve
+from tests.runners import CONVOLUTION, library, small_onnx, small_tflite
 from toolchain import benching
 from toolchain.contracts import BenchSettings, Silent, Tier
 from toolchain.errors import DeviceError
 
 SHORT = BenchSettings(tier=Tier(name="t", runs=16, seconds=0.4, trials=2))
 LONG = BenchSettings(tier=Tier(name="t", runs=16, seconds=4.0, trials=2))
-
-
-class Board:
-    """The device's side: its home folder, and the processes that serve connections."""
-
-    def __init__(self, root):
-        self.home, self.root = root / "board", root
-        self.folder = self.home / ".cache/edgefit"
-
-    def connections(self):
-        file = self.root / "connections"
-        return [int(word) for word in file.read_text().split()] if file.exists() else []
-
-    def cut(self):
-        """Kill what serves the newest connection."""
-        os.kill(self.connections()[-1], signal.SIGKILL)
-
-    def samples(self):
-        return next(iter(self.folder.glob("runs/*/samples.ndjson")), None)
-
-    def runner(self):
-        """The process that measures, or None."""
-        pid = next(iter(self.folder.glob("runs/*/pid")), None)
-        return int(pid.read_text()) if pid is not None and pid.read_text().strip() else None
-
-    def left(self):
-        """What is left of runs: folders and processes."""
-        found = [str(p) for p in self.folder.glob("runs/*")]
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                found += [process.parent.name] if str(self.folder).encode() in process.read_bytes() else []
-            except OSError:
-                continue
-        return found
-
-
-@pytest.fixture
-def board(tmp_path, monkeypatch):
-    pytest.importorskip("asyncssh")
-    library("onnxruntime"), binary()
-    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
-    if not Path(sshd).exists():
-        pytest.skip("no sshd: apt-get install openssh-server")
-    if os.getuid() != 0 or subprocess.run(["unshare", "--net", "true"], check=False).returncode != 0:
-        pytest.skip("network namespaces are not permitted here")
-    Path("/run/sshd").mkdir(exist_ok=True)
-    board = Board(tmp_path)
-    home = tmp_path / "home"
-    board.home.mkdir()
-    (home / ".ssh").mkdir(parents=True)
-    for key in (tmp_path / "host", home / ".ssh/id_ed25519", tmp_path / "other"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    (tmp_path / "authorized").write_text((home / ".ssh/id_ed25519.pub").read_text())
-    (tmp_path / "sshd_config").write_text(
-        f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/authorized\nStrictModes no\nUsePAM no\n"
-        "PasswordAuthentication no\nPidFile none\n"
-        f"SetEnv HOME={board.home} PATH={tmp_path}/bin:/usr/bin:/bin\n"
-    )
-    serve(board, f"exec unshare --net {sshd} -i -E {tmp_path}/log -f {tmp_path}/sshd_config")
-    (home / ".ssh/config").write_text(f"Host board\n  User root\n  ProxyCommand {tmp_path}/serve\n")
-    key = (tmp_path / "host.pub").read_text().split()
-    (home / ".ssh/known_hosts").write_text(f"board {key[0]} {key[1]}\n")
-    monkeypatch.setenv("HOME", str(home))
-    yield board
-    for pid in board.connections():
-        if Path(f"/proc/{pid}").exists():
-            os.kill(pid, signal.SIGKILL)
-
-
-def serve(board, command):
-    """What the client runs instead of opening a connection."""
-    script = board.root / "serve"
-    script.write_text(f"#!/bin/sh\necho $$ >> {board.root}/connections\n{command}\n")
-    script.chmod(0o700)
 
 
 @pytest.fixture
@@ -160,7 +87,7 @@ def test_a_link_that_stays_away_leaves_the_run_to_the_next_call(board, model):
 
     good = (board.root / "serve").read_text().splitlines()[-1]
     device = _open("//board")
-    device = type(device)(shell=device.shell, patience_seconds=0.5)
+    device = replace(device, patience_seconds=0.5)
     thread = when(lambda: board.samples() and "begin" in board.samples().read_text(), away)
     with pytest.raises(DeviceError, match="the link to ssh://board is lost") as caught:
         device.bench([model], LONG, Silent())
@@ -321,3 +248,28 @@ def test_samples_that_do_not_match_the_result_are_refused(board):
             remote._fetch(shell, str(run))
     shell.close()
     assert re.fullmatch(r"ssh://board", shell.name)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_layers_are_timed_on_the_device(board, runtime):
+    """Sixteen times the work takes longer, what cannot be written is None, and nothing is left there."""
+    library(runtime)
+    wide = replace(CONVOLUTION, in_channels=128, out_channels=128)
+    four = dict.fromkeys(("kernel", "stride", "padding", "dilation"), (1,) * 4)
+    odd = replace(CONVOLUTION, input_size=(4,) * 4, output_size=(4,) * 4, **four)
+    connection = _open("//board")
+    known = next(r for r in connection.runtimes if r.name == runtime)
+    device = connection.device()
+    times = device.probe(known, "fp32", [CONVOLUTION, odd, wide], threads=1, progress=Silent())
+    connection.shell.close()
+    assert times[1] is None
+    assert 0 <= times[0] < times[2]
+    assert board.left() == []
+    assert len(list(board.folder.glob("files/*"))) == 2  # the runner and the library
+
+
+def test_outputs_there_are_those_of_here(board, model, tmp_path):
+    tflite = benching._given(small_tflite(tmp_path / "b.tflite"), benching.connect("host").runtimes)
+    found = _open("//board").check([model, tflite], Silent())
+    assert [checked.parity["max_relative"] for checked in found] == [0.0, 0.0]  # the same processor
+    assert board.left() == []

@@ -7,7 +7,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from benchmarks.digits.network import prepare
+from tests.boards import board
 from toolchain.program.capture import capture, save_program
+
+__all__ = ["board"]
 
 
 @pytest.fixture(scope="session")

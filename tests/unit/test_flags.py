@@ -38,7 +38,7 @@ EVERY_FLAG = (
     "--rescale all --reestimate-bn --no-refit --allow-resize 12x24,16 --runtime litert --precision int8 "
     "--formats onnx,tflite --epochs 7 "
     "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
-    "--out here --resume --finish --require-measured --calibration own.json"
+    "--out here --resume --finish --require-measured --calibration own.json --device ssh://pi@board"
 )
 
 
@@ -73,6 +73,7 @@ def test_every_field_of_the_request_can_be_set():
         finish=True,
         require_measured=True,
         calibration=Path("own.json"),
+        device="ssh://pi@board",
     )
     plain = parse("m.pt2 --budget-ms 1")
     same = {f.name for f in dataclasses.fields(Request) if getattr(request, f.name) == getattr(plain, f.name)}

@@ -129,6 +129,7 @@ def _plan(record: Record, out: str | None) -> Iterator[str]:
     if out is not None:
         target = record["request"]["target"]
         device = "" if target == "host" else f" --target {target}"
+        device += f" --device {there}" if (there := record["request"].get("device")) else ""
         file = f"{out}/plan.json"
         yield f"plan in {file}; carry it out with: edgefit plan MODEL --apply {file}{device}"
 

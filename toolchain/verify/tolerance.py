@@ -20,6 +20,10 @@ FP16_SNR_DB: Final = 40.0
 """Signal to noise of an fp16 file, every activation rounded to fp16. A trained ResNet-20 measures 59 dB, deep
 networks with random weights 50 and more; a wrong operator leaves less than 20."""
 
+DEVICE_INT8_RELATIVE: Final = 0.05
+"""Largest difference between a device's int8 outputs and this machine's, over the largest. Kernels may round
+the last bit differently: a step or two, each 1/127 of the largest value; a wrong one is off by all of it."""
+
 FP16_ROUNDING: Final = 2.0**-10
 """A weight stored in fp16 over its largest neighbour: half a unit in the last place is 2^-11, and folding a
 batch norm into it before rounding costs as much again."""

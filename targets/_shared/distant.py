@@ -1,0 +1,216 @@
+"""A device behind a shell: benched, checked, and measured and probed as a `Device` to plan for."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from targets._shared.benching import job_of
+from targets._shared.bundling import runtime_version
+from targets._shared.parity import OUTPUTS, outputs_here, parity, parity_job
+from targets._shared.probing import of_profile, of_turns
+from targets._shared.remote import POLL_SECONDS, Answer, Shell, Station, reach
+from targets._shared.runner import Job, Model, version
+from targets._shared.sampling import job_for, measurement
+from targets._shared.timing import RUNS, SECONDS, SESSIONS, Group, probe_layers
+from toolchain.contracts import Benched, BenchSettings, Checked, ModelFile, Progress, Runtime, Sampling
+from toolchain.errors import DeviceError
+from toolchain.values import Artifact, Conditions, Layer, Measurement, Precision
+
+SPARE_SECONDS, SLOW_SECONDS = 300.0, 10.0
+"""What a measurement may take at most besides its runs, and for each run that is asked for."""
+PROFILE: Final = "profile"
+LEAST_ROUNDS: Final = 8
+
+
+def bench(
+    station: Station, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress
+) -> Benched:
+    """Bench `files` on the device.
+
+    Raises:
+        DeviceError: something is missing there, or the measurement is not complete.
+    """
+    libraries = tuple(station.library(runtime) for runtime in sorted({f.runtime for f in files}))
+    paths = []
+    for number, file in enumerate(files):
+        progress.step(number, len(files), f"sending {file.path.name}")
+        paths.append(station.send(file.path, known=file.sha256))
+    job, tier = job_of(files, settings, paths, hashed=True), settings.tier
+    slow = 4 * (tier.seconds + job.trials * job.warmup_seconds) + SLOW_SECONDS * tier.runs
+    deadline = slow * len(files) + job.cool_seconds + SPARE_SECONDS
+    job = replace(job, libraries=libraries, deadline=deadline)
+    begin, *trials, end = station.run(job, every_seconds=max(POLL_SECONDS, tier.seconds / 20)).records
+    return Benched(
+        device=station.shell.name,
+        driver=f"runner {version()}",
+        versions=begin["libraries"],
+        before=begin["conditions"],
+        after=end["conditions"],
+        records=tuple(trials),
+    )
+
+
+def check(station: Station, files: Sequence[ModelFile], progress: Progress) -> tuple[Checked, ...]:
+    """How the outputs of each file there compare with those of this machine.
+
+    Raises:
+        DeviceError: a file does not run there.
+    """
+    found = []
+    for number, file in enumerate(files):
+        job = parity_job(file, station.send(file.path, known=file.sha256), OUTPUTS)
+        job = replace(job, libraries=(station.library(file.runtime),), deadline=SPARE_SECONDS)
+        there = station.run(job, files=OUTPUTS).files[OUTPUTS]
+        found.append(Checked(parity=parity(there, outputs_here(file))))
+        progress.step(number + 1, len(files), file.path.name)
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distant:
+    """A device behind a shell, as `targets.host.Host` is this machine."""
+
+    station: Station
+
+    def conditions(self, runtime: Runtime, threads: int) -> Conditions:
+        """What the device is and the state it is in now."""
+        return self._conditions(self.station.conditions(), runtime.name, threads)
+
+    def measure(
+        self, artifacts: Sequence[Artifact], protocol: Sampling, progress: Progress
+    ) -> tuple[Measurement, ...]:
+        """Interleaved measurement of all `artifacts` in one process on the device.
+
+        Raises:
+            DeviceError: something is missing there, or the measurement is not complete.
+        """
+        if not artifacts:
+            return ()
+        paths = [self.station.send(a.path, known=a.sha256) for a in artifacts]
+        job = job_for(artifacts, paths, protocol)
+        models = tuple(replace(m, sha256=a.sha256) for m, a in zip(job.models, artifacts, strict=True))
+        answer = self._run(replace(job, models=models))
+        begin = answer.records[0]["conditions"]
+        progress.step(len(artifacts), len(artifacts), self.station.shell.name)
+        return tuple(
+            measurement(a, index, answer.records, self._conditions(begin, a.runtime, protocol.threads))
+            for index, a in enumerate(artifacts)
+        )
+
+    def probe(
+        self,
+        runtime: Runtime,
+        precision: Precision,
+        layers: Sequence[Layer],
+        *,
+        threads: int,
+        progress: Progress,
+    ) -> tuple[float | None, ...]:
+        """Kernel milliseconds of single layers at batch 1, in the order of `layers`; None: not possible.
+
+        Raises:
+            DeviceError: something is missing there, or the timing is not complete.
+        """
+
+        def ask(name: str, groups: Sequence[Group], progress: Progress) -> list[list[list[float]]]:
+            found = []
+            for number, (paths, count) in enumerate(groups):
+                found.append(self._sessions(name, paths, count, threads))
+                progress.step(number + 1, len(groups), f"{name} layers on {self.station.shell.name}")
+            return found
+
+        return probe_layers(runtime.name, precision, layers, ask=ask, progress=progress)
+
+    def _sessions(self, runtime: str, paths: Sequence[Path], count: int, threads: int) -> list[list[float]]:
+        """Nanoseconds of the layers in `paths` in every session, one after the other."""
+        sent = [self.station.send(path) for path in paths]
+        try:
+            return self._timed(runtime, sent, count, threads)
+        finally:
+            self.station.forget(sent)
+
+    def _timed(self, runtime: str, paths: Sequence[str], count: int, threads: int) -> list[list[float]]:
+        job = Job(
+            models=tuple(Model(runtime=runtime, path=path) for path in paths),
+            threads=threads,
+            trials=SESSIONS,
+            least=LEAST_ROUNDS,
+            most=RUNS,
+            seconds=SECONDS,
+            warmup=0,
+        )
+        if runtime == "onnxruntime":
+            left = self._run(replace(job, profile=PROFILE), files=PROFILE).files
+            try:
+                return [of_profile(left[name], count) for name in sorted(left)]
+            except (ValueError, KeyError, IndexError) as error:
+                name = self.station.shell.name
+                raise DeviceError(f"the layer timings of {name} cannot be read") from error
+        trials: dict[int, list[Sequence[int]]] = {}
+        for record in self._run(replace(job, together=1)).records:
+            if record["type"] == "trial":
+                trials.setdefault(record["trial"], []).append(record["wall_ns"])
+        return [of_turns(list(zip(*rounds, strict=True))) for rounds in trials.values()]
+
+    def _run(self, job: Job, files: str = "") -> Answer:
+        """The answer to `job`, which gets the libraries of its models and a deadline."""
+        libraries = tuple(self.station.library(name) for name in sorted({m.runtime for m in job.models}))
+        runs = max(job.least, job.most) + job.warmup
+        each = 4 * (job.seconds + job.warmup_seconds) + SLOW_SECONDS * min(runs, 2 * job.least)
+        deadline = SPARE_SECONDS + job.trials * len(job.models) * each
+        return self.station.run(replace(job, libraries=libraries, deadline=deadline), files=files)
+
+    def _conditions(self, found: Mapping[str, Any], runtime: str, threads: int) -> Conditions:
+        """The runner's record of the device's state, as `Conditions`."""
+        temperatures, load = found["temperatures"], found["load"]
+        return Conditions(
+            device=self.station.shell.name,
+            os=f"{found['os'] or 'Linux'}, kernel {found['kernel']}",
+            cpu=found["cpu"] or found["soc"],
+            governor=found["governor"],
+            frequency_mhz=found["frequency_mhz"],
+            load=None if load is None else tuple(load),
+            threads=threads,
+            runtime=runtime,
+            runtime_version=runtime_version(runtime),
+            max_mhz=found["max_mhz"],
+            boost=found["boost"],
+            driver=f"runner {version()}",
+            celsius=max(temperatures.values(), default=None) if temperatures else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behind:
+    """What a route that gives a shell reaches. A lost link is made again for `patience_seconds`."""
+
+    shell: Shell
+    runtimes: tuple[Runtime, ...]
+    patience_seconds: float = 120.0
+
+    def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:
+        """As `bench`, and the connection is closed."""
+        with self._reached() as station:
+            return bench(station, files, settings, progress)
+
+    def check(self, files: Sequence[ModelFile], progress: Progress) -> tuple[Checked, ...]:
+        """As `check`, and the connection is closed."""
+        with self._reached() as station:
+            return check(station, files, progress)
+
+    def device(self) -> Distant:
+        """The device, to plan for; its connection is closed when the process ends."""
+        atexit.register(self.shell.close)
+        return Distant(station=reach(self.shell, self.patience_seconds))
+
+    @contextmanager
+    def _reached(self) -> Iterator[Station]:
+        try:
+            yield reach(self.shell, self.patience_seconds)
+        finally:
+            self.shell.close()
