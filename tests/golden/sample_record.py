@@ -223,13 +223,13 @@ RECORD = {
             "detail": "5000 inputs",
         },
         {
-            "name": "execution",
+            "name": "Core ML execution",
             "subject": "resnet20.mlpackage",
             "status": "not run",
             "value": None,
             "limit": None,
             "unit": "",
-            "detail": "not executed on this machine",
+            "detail": "interpreted; not run on Apple hardware",
         },
     ],
     "budget": [

@@ -65,7 +65,7 @@ def check_coreml(
             checks.append(_computes(artifact, program, session or opened, some, subject))
             how = INTERPRETED
     except Refused as error:
-        how = f"not interpreted: {error}; not run on Apple hardware"
+        how = f"not interpreted ({error}); not run on Apple hardware"
     if session is None:
         checks.append(Check(name="Core ML execution", subject=subject, status="not run", detail=how))
     return tuple(checks)

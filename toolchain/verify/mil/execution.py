@@ -69,7 +69,7 @@ class Interpreter:
         """
         for operation in self.program.operations:
             if operation.kind != "const" and _function(operation) is None:
-                raise Refused(f"operator '{operation.kind}' ('{operation.name}') is not interpreted")
+                raise Refused(f"operator '{operation.kind}' ('{operation.name}') is unknown here")
         size = self.program.inputs[0][1].shape[0]
         count = len(arrays[0])
         if count % size:
