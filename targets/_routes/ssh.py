@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from targets._shared.distant import Behind
 from targets._shared.remote import LinkLostError, Said
 from targets._shared.runner import ARCHITECTURES, compiler, runner
+from targets._shared.settings import settings_of
 from targets.host import TARGET
 from toolchain.contracts import Need, Reachable, Route
 from toolchain.errors import DeviceError
@@ -120,7 +121,7 @@ def _open(rest: str) -> Behind:
     if importlib.util.find_spec("asyncssh") is None:
         raise DeviceError("ssh needs the package asyncssh", hint="pip install 'edgefit[ssh]'")
     shell.connect()
-    return Behind(shell=shell, runtimes=TARGET.runtimes)
+    return Behind(shell=shell, runtimes=TARGET.runtimes, settings=settings_of(shell.name))
 
 
 def _shell(rest: str) -> SshShell:

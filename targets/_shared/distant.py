@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ from targets._shared.probing import of_profile, of_turns
 from targets._shared.remote import POLL_SECONDS, Answer, Shell, Station, reach
 from targets._shared.runner import Job, Model, version
 from targets._shared.sampling import job_for, measurement
+from targets._shared.settings import TEGRASTATS, Settings
+from targets._shared.tegra import watched
 from targets._shared.timing import RUNS, SECONDS, SESSIONS, Group, probe_layers
 from toolchain.contracts import Benched, BenchSettings, Checked, ModelFile, Progress, Runtime, Sampling
 from toolchain.errors import DeviceError
@@ -44,13 +46,15 @@ def bench(
     slow = 4 * (tier.seconds + job.trials * job.warmup_seconds) + SLOW_SECONDS * tier.runs
     deadline = slow * len(files) + job.cool_seconds + SPARE_SECONDS
     job = replace(job, libraries=libraries, deadline=deadline)
-    begin, *trials, end = station.run(job, every_seconds=max(POLL_SECONDS, tier.seconds / 20)).records
+    answer = station.run(job, every_seconds=max(POLL_SECONDS, tier.seconds / 20), files=TEGRASTATS)
+    begin, *trials, end = answer.records
+    power = {"tegrastats": watched(answer.files[TEGRASTATS])} if answer.files.get(TEGRASTATS) else {}
     return Benched(
         device=station.shell.name,
         driver=f"runner {version()}",
         versions=begin["libraries"],
         before=begin["conditions"],
-        after=end["conditions"],
+        after=end["conditions"] | power,
         records=tuple(trials),
     )
 
@@ -172,13 +176,13 @@ class Distant:
             device=self.station.shell.name,
             os=f"{found['os'] or 'Linux'}, kernel {found['kernel']}",
             cpu=found["cpu"] or found["soc"],
-            governor=found["governor"],
+            governor=self.station.settings.said(found["governor"]),
             frequency_mhz=found["frequency_mhz"],
             load=None if load is None else tuple(load),
             threads=threads,
             runtime=runtime,
             runtime_version=runtime_version(runtime),
-            max_mhz=found["max_mhz"],
+            max_mhz=self.station.settings.mhz or found["max_mhz"],
             boost=found["boost"],
             driver=f"runner {version()}",
             celsius=max(temperatures.values(), default=None) if temperatures else None,
@@ -192,6 +196,7 @@ class Behind:
     shell: Shell
     runtimes: tuple[Runtime, ...]
     patience_seconds: float = 120.0
+    settings: Settings = field(default_factory=Settings)
 
     def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:
         """As `bench`, and the connection is closed."""
@@ -206,11 +211,11 @@ class Behind:
     def device(self) -> Distant:
         """The device, to plan for; its connection is closed when the process ends."""
         atexit.register(self.shell.close)
-        return Distant(station=reach(self.shell, self.patience_seconds))
+        return Distant(station=reach(self.shell, self.patience_seconds, self.settings))
 
     @contextmanager
     def _reached(self) -> Iterator[Station]:
         try:
-            yield reach(self.shell, self.patience_seconds)
+            yield reach(self.shell, self.patience_seconds, self.settings)
         finally:
             self.shell.close()

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from targets._shared import settings
 from targets._shared.bundling import fetch_library
 from targets._shared.runner import Job, Library, installed_library, native, runner, version
+from targets._shared.settings import Settings
 from toolchain.artifacts import content_hash
 from toolchain.errors import DeviceError
 
@@ -35,6 +37,7 @@ done"""
 _STATE: Final = """cd {run} 2>/dev/null || {{ echo absent; exit 0; }}
 if [ -f result.json ]; then echo done
 elif [ -f pid ] && grep -q edgefit "/proc/$(cat pid)/cmdline" 2>/dev/null; then echo running
+elif {alive}; then echo running
 elif [ -f result.json ]; then echo done
 else echo dead; fi"""
 _STOP: Final = """cd {run} 2>/dev/null || exit 0
@@ -43,7 +46,9 @@ if [ -f pid ] && grep -q edgefit "/proc/$(cat pid)/cmdline" 2>/dev/null; then
   for k in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$(cat pid)" 2>/dev/null || break; sleep 1; done
   kill -9 "$(cat pid)" 2>/dev/null
 fi
-cd / && rm -rf {run}"""
+cd / && rm -rf {run}
+{waiting}
+{free}"""
 
 
 class LinkLostError(DeviceError):
@@ -108,6 +113,7 @@ class Station:
     place: Place
     program: str
     patience_seconds: float
+    settings: Settings = field(default_factory=Settings)
     _sent: dict[str, str] = field(default_factory=dict)
 
     def send(self, path: Path, *, known: str | None = None) -> str:
@@ -150,28 +156,32 @@ class Station:
             LinkLostError: the link stays away; the run goes on.
             DeviceError: the measurement is not complete.
         """
-        job = replace(job, lock=f"{self.place.folder}/lock")
-        key = hashlib.sha256(job.text().encode()).hexdigest()[:16]
+        folder = self.place.folder
+        job = replace(job, lock=f"{folder}/lock", core=self.settings.core)
+        start = settings.start(self.settings, folder, f"{shlex.quote(self.program)} job --out .")
+        key = hashlib.sha256((job.text() + start).encode()).hexdigest()[:16]
         run = f"{self.place.folder}/runs/{key}"
         try:
-            self._patiently(lambda: _start(self.shell, run, self.program, job))
-            _wait(self.shell, run, every_seconds, self.patience_seconds)
+            self._patiently(lambda: _start(self.shell, folder, run, start, job))
+            _wait(self.shell, folder, run, every_seconds, self.patience_seconds)
             records = self._patiently(lambda: _fetch(self.shell, run))
             left = self._patiently(lambda: _files(self.shell, run, files)) if files else {}
         except LinkLostError:
             raise
         except BaseException:
-            _stop(self.shell, run)
+            _stop(self.shell, folder, run)
             raise
-        _stop(self.shell, run)
+        _stop(self.shell, folder, run)
         return Answer(records=tuple(records), files=left)
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         return _patiently(self.shell, self.patience_seconds, ask)
 
 
-def reach(shell: Shell, patience_seconds: float = 120.0) -> Station:
+def reach(shell: Shell, patience_seconds: float = 120.0, asked: Settings | None = None) -> Station:
     """Look at the device behind `shell`, and put the runner there unless it is there.
+
+    What a measurement that was killed has left set is put back.
 
     Raises:
         DeviceError: no runner for it, no room, or the runner does not run there.
@@ -180,7 +190,14 @@ def reach(shell: Shell, patience_seconds: float = 120.0) -> Station:
     here = runner(place.arch)
     program = _patiently(shell, patience_seconds, lambda: _upload(shell, place, here, executable=True))
     _patiently(shell, patience_seconds, lambda: _require_runs(shell, program))
-    return Station(shell=shell, place=place, program=program, patience_seconds=patience_seconds)
+    _patiently(shell, patience_seconds, lambda: _well(shell, settings.free(place.folder), "put things back"))
+    return Station(
+        shell=shell,
+        place=place,
+        program=program,
+        patience_seconds=patience_seconds,
+        settings=asked or Settings(),
+    )
 
 
 def _probe(shell: Shell) -> Place:
@@ -236,30 +253,34 @@ def _require_runs(shell: Shell, program: str) -> None:
         )
 
 
-def _start(shell: Shell, run: str, program: str, job: Job) -> None:
+def _start(shell: Shell, device_folder: str, run: str, start: str, job: Job) -> None:
     """Start the runner apart from the link, unless it is already at this very job or has just done it."""
-    if _state(shell, run) in ("running", "done"):
+    if _state(shell, device_folder, run) in ("running", "done"):
         return
     folder = shlex.quote(run)
     make = f"rm -rf {folder} && mkdir {folder} && cat > {folder}/job"
     _well(shell, make, "write the job", job.text().encode())
-    apart = f"(trap '' HUP; exec {shlex.quote(program)} job --out .) </dev/null >/dev/null 2>err"
-    _well(shell, f"cd {folder} && {{ {apart} & echo $! > pid; }}", "start the runner")
+    said = shell.run(f"cd {folder} || exit 1\n{start}")
+    if said.status == settings.BUSY:
+        raise DeviceError(f"another measurement is running on this device, {shell.name}")
+    if said.status != 0:
+        raise DeviceError(f"cannot start the runner on {shell.name}: {_last(said.err)}")
 
 
-def _state(shell: Shell, run: str) -> str:
+def _state(shell: Shell, device_folder: str, run: str) -> str:
     """absent, running, done or dead."""
-    return _well(shell, _STATE.format(run=shlex.quote(run)), "ask for the run").strip()
+    command = _STATE.format(run=shlex.quote(run), alive=settings.alive(device_folder))
+    return _well(shell, command, "ask for the run").strip()
 
 
-def _wait(shell: Shell, run: str, every_seconds: float, patience_seconds: float) -> None:
+def _wait(shell: Shell, device_folder: str, run: str, every_seconds: float, patience_seconds: float) -> None:
     """Until the runner has left a result; it ends itself at its deadline, so this ends, too.
 
     Asked soon at first, then ever more rarely, so that short jobs are short and long ones not disturbed.
     """
     pause = min(FIRST_SECONDS, every_seconds)
     while True:
-        state = _patiently(shell, patience_seconds, lambda: _state(shell, run))
+        state = _patiently(shell, patience_seconds, lambda: _state(shell, device_folder, run))
         if state == "done":
             return
         if state != "running":
@@ -303,10 +324,11 @@ def _files(shell: Shell, run: str, begin: str) -> dict[str, bytes]:
     return found
 
 
-def _stop(shell: Shell, run: str) -> None:
+def _stop(shell: Shell, device_folder: str, run: str) -> None:
     """End the run if it still goes on, and remove what is left of it; without a link nothing can be done."""
     try:
-        shell.run(_STOP.format(run=shlex.quote(run)))
+        done, back = settings.waiting(device_folder), settings.free(device_folder)
+        shell.run(_STOP.format(run=shlex.quote(run), waiting=done, free=back))
     except DeviceError:
         return
 
