@@ -1,7 +1,7 @@
 """What is set on a device is put back: after the run, after a failure, after a kill, without a link.
 
 The shell, the sshd and the processes are real. The kernel's files are a folder of plain files that takes
-their place, and nvpmodel, jetson_clocks and tegrastats are scripts that answer as a Jetson's do: there is none.
+their place; nvpmodel, jetson_clocks and tegrastats are scripts that answer as a Jetson's do: there is none.
 """
 
 import os
