@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +39,8 @@ Found = dict[str, Any]
 Arrays = tuple[Any, ...]
 
 
-def network(name: str, keep: Callable[[Found], None]) -> Found:
-    """The four files of a network of the zoo."""
+def network(name: str, keep: Callable[[Found], None], *, fp16: bool = True) -> Found:
+    """The float32 files of a network of the zoo and, if asked, its fp16 file."""
     module, shape = zoo.build(name)
     program = capture(module, (torch.randn(SAMPLES, *shape),), name=name)
     channels = analyse(program)
@@ -51,11 +51,11 @@ def network(name: str, keep: Callable[[Found], None]) -> Found:
         "uneven": lambda: apply(program, channels, uneven(channels)),
     }
     found: Found = {"status": "unfinished", "files": {}}
-    wanted: tuple[tuple[str, Precision], ...] = (
+    wanted: Sequence[tuple[str, Precision]] = (
         ("original", "fp32"),
         ("half", "fp32"),
         ("uneven", "fp32"),
-        ("original", "fp16"),
+        *((("original", "fp16"),) if fp16 else ()),
     )
     for variant, precision in wanted:
         found["step"] = f"{variant} {precision}"
