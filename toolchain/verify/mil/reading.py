@@ -46,7 +46,8 @@ _PACKED: Final[Mapping[str, tuple[int, bool]]] = {
     "UINT6": (6, False),
 }
 """Bits of an element, and whether the highest is a sign."""
-_WIDE: Final = ("float64", "int64", "uint32")
+_WIDENED: Final = {"uint16": "int32", "uint32": "int64"}
+"""torch computes little with unsigned numbers of more than 8 bits."""
 _FIELDS: Final = ("floats", "ints", "bools", "longInts", "doubles")
 OPSETS: Final = ("CoreML5", "CoreML6", "CoreML7", "CoreML8")
 
@@ -170,9 +171,8 @@ class _Reader:
             return str(value.immediateValue.tensor.strings.values[0])
         shape = _shape(tensor, "a constant")
         array = self._stored(value, _kind(tensor), math.prod(shape))
-        if array.dtype.name in _WIDE[2:]:
-            array = array.astype(np.int64)  # torch computes little with unsigned numbers
-        return torch.from_numpy(array.reshape(shape))
+        wide = _WIDENED.get(array.dtype.name, array.dtype)
+        return torch.from_numpy(array.astype(wide, copy=False).reshape(shape))
 
     def _stored(self, value: Any, kind: str, count: int) -> Array:
         if value.WhichOneof("value") == "blobFileValue":
@@ -251,4 +251,4 @@ def _type(value: Any, name: str) -> Type:
     if kind not in _WHOLE:
         raise Refused(f"'{name}' is of type '{kind}'")
     plain = np.dtype(_WHOLE[kind]).name
-    return Type(kind="int64" if plain == "uint32" else plain, shape=shape)
+    return Type(kind=_WIDENED.get(plain, plain), shape=shape)
