@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 SOURCE := toolchain targets benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo model always runner test test-all check lint format clean
+.PHONY: help demo model always runner firmware test test-all check lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,19 @@ always:
 
 runner: ## build the C program that measures on a device: ARCH=x86_64, aarch64 or armv7
 	@$(MAKE) --no-print-directory -C targets/runner $(if $(ARCH),ARCH=$(ARCH)) BUILD=$(CURDIR)/build/runner
+
+# MODEL is an .onnx file, or a network that `make model` compresses first (with BUDGET_MS and the rest).
+ARCH       ?= $(shell uname -m)
+LINKED      = $(abspath $(if $(filter %.onnx,$(MODEL)),$(MODEL),$(RESULT)/$(basename $(notdir $(MODEL))).onnx))
+ifeq ($(MODEL),)
+firmware: ## a static program with MODEL=net.onnx linked in: ARCH=x86_64, aarch64 or armv7
+	@echo "error: MODEL is not set" >&2
+	@echo "hint: make firmware MODEL=net.onnx ARCH=aarch64, or MODEL=net.pt2 BUDGET_MS=5 ARCH=aarch64" >&2; exit 2
+else
+firmware: $(if $(filter %.onnx,$(MODEL)),$(MODEL),$(RESULT)/report.json) $(if $(filter $(BIN)/edgefit,$(EDGEFIT)),$(READY))
+	@$(MAKE) --no-print-directory -C targets/runner firmware ARCH=$(ARCH) MODEL=$(LINKED) \
+	  BUILD=$(CURDIR)/build/firmware EDGEFIT=$(if $(findstring /,$(EDGEFIT)),$(abspath $(EDGEFIT)),$(EDGEFIT))
+endif
 
 test: $(READY) ## run the tests (under 10 minutes on 2 cores)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"

@@ -6,8 +6,8 @@
 #   firmware: main.o keyword_model.o
 #   main.o: keyword_model.h
 #
-# Rules: %.tflite %.onnx %.mlpackage from %.pt2 (the compressed network), and %_model.cc %_model.S %_model.h
-# from %.tflite. For one model alone: keyword.tflite: EDGEFIT_FLAGS = --budget-mb 0.1
+# Rules: %.tflite %.onnx %.mlpackage from %.pt2 (the compressed network); %_model.cc %_model.S %_model.h from
+# %.tflite: the file as data, for a runtime; %_net.c %_net.h from %.onnx: C that computes it, without one. For one model alone: keyword.tflite: EDGEFIT_FLAGS = --budget-mb 0.1
 # EDGEFIT_PRECISION=int8 takes the int8 file (it needs --data).
 
 EDGEFIT           ?= edgefit
@@ -61,3 +61,6 @@ endef
 
 %_model.S %_model.bin %_model.h: %.tflite
 	@$(EDGEFIT) embed $< --out $(@D) --name $(*F)_model --form asm
+
+%_net.c %_net.h: %.onnx
+	@$(EDGEFIT) embed $< --out $(@D) --name $(*F)_net --form network

@@ -28,6 +28,8 @@ PACKAGES: Final = {
     "litert-torch": "tflite",
     "ai-edge-litert": "tflite",
     "ai-edge-quantizer": "tflite",
+    "emx-onnx-cgen": "micro",
+    "tflite-micro": "micro",
 }
 """Distribution -> the extra that brings it; the empty one comes with edgefit itself."""
 

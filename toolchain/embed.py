@@ -1,44 +1,52 @@
 """`edgefit embed`: a model file as C source or an assembler file, and a header that says what is in it.
 
+A model is embedded as data, for a runtime that reads it, or as a network: C that computes it without one.
+
 The same file and flags give the same bytes, wherever and whenever: no date, no path.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from toolchain.artifacts import content_hash, place
-from toolchain.errors import InputError
+from toolchain.errors import ConversionError, InputError
 from toolchain.export._interface import BYTES, Interface, Port, read_interface
+from toolchain.export._network_c import network_source
 from toolchain.plain import to_plain
 
-Form = Literal["auto", "cc", "asm"]
+Form = Literal["auto", "cc", "asm", "network"]
 ARRAY_BYTES: Final = 1 << 20
 """Up to here `auto` writes an array: compilers take about a second for a megabyte of it."""
 ALIGN: Final = 16
 """TFLite's flatbuffers want 16 bytes; so do vector loads."""
+PORT_RANK: Final = 8
+"""Dimensions that the table of a network's inputs and outputs has room for."""
 _LINE: Final = 20
 
 
 def embed(
     model: Path, out: Path, *, name: str | None = None, form: Form = "auto", align: int = ALIGN
 ) -> Mapping[str, Any]:
-    """Write NAME.h with NAME.cc, or with NAME.S and NAME.bin, into `out`; the record of what was written.
+    """Write NAME.h with NAME.cc, with NAME.S and NAME.bin, or with NAME.c; the record of what was written.
 
     Args:
         model: a .tflite or .onnx file.
         out: folder, made where it is missing.
         name: prefix of files and symbols (the model's name with _ for what C does not allow).
-        form: `cc` an array, `asm` a file that the assembler includes as it is: no compiler reads its bytes.
-        align: of the first byte, a power of two.
+        form: `cc` an array, `asm` a file that the assembler includes as it is: no compiler reads its bytes;
+            `network` C that computes an .onnx file.
+        align: of the first byte of the data, a power of two.
 
     Raises:
         InputError: no such file, a name or alignment that C does not know, a disk that refuses.
-        ConversionError: the file is not what its name says.
+        ConversionError: the file is not what its name says, or C cannot be made of it.
     """
     if not model.is_file():
         raise InputError(f"no model at {model}", hint="embed takes a .tflite or .onnx file")
@@ -47,15 +55,24 @@ def embed(
         raise InputError(f"'{symbol}' is no C name", hint="choose one with --name")
     if align < 1 or align & (align - 1):
         raise InputError(f"--align {align} is no power of two")
+    if form == "network" and model.suffix != ".onnx":
+        raise InputError(f"{model.name} cannot be turned into C", hint="--form network takes .onnx files")
     interface, size = read_interface(model), model.stat().st_size
     chosen = form if form != "auto" else ("cc" if size <= ARRAY_BYTES else "asm")
     digest = content_hash(model)
+    source = ""
+    if chosen == "network":
+        source, interface = _network(symbol, interface, model)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    header = "\n".join(_header(symbol, size, digest, align, interface)) + "\n"
-    if chosen == "cc":
+    ending = _run_declared(symbol) if chosen == "network" else _data_declared(symbol, align)
+    header = "\n".join((*_header(symbol, size, digest, interface), *ending)) + "\n"
+    if chosen == "network":
+        place(out / f"{symbol}.c", lambda path: path.write_text(source, encoding="utf-8"))
+        written = [f"{symbol}.c"]
+    elif chosen == "cc":
         place(out / f"{symbol}.cc", lambda path: _write_array(model, path, symbol, align))
         written = [f"{symbol}.cc"]
     else:
@@ -70,7 +87,7 @@ def embed(
         "model": model.name,
         "sha256": digest,
         "size_bytes": size,
-        "symbol": f"{symbol}_data",
+        "symbol": f"{symbol}_run" if chosen == "network" else f"{symbol}_data",
         "form": chosen,
         "align": align,
         "interface": to_plain(interface),
@@ -103,26 +120,82 @@ def _write_array(model: Path, path: Path, symbol: str, align: int) -> None:
         file.write("};\n")
 
 
-def _header(symbol: str, size: int, digest: str, align: int, interface: Interface) -> Iterator[str]:
+_OPENED: Final = '\n#ifdef __cplusplus\nextern "C" {\n#endif'
+_CLOSED: Final = "#ifdef __cplusplus\n}\n#endif\n\n#endif"
+_PORT_TYPE: Final = f"""\
+#ifndef EDGEFIT_PORT
+#define EDGEFIT_PORT
+struct edgefit_port {{
+  const char *name, *type;
+  int rank;
+  long shape[{PORT_RANK}];
+  unsigned long bytes;
+}};
+#endif
+"""
+
+
+def _header(symbol: str, size: int, digest: str, interface: Interface) -> Iterator[str]:
     upper = symbol.upper()
-    yield "/* Made by edgefit embed: a model as constant data, and what goes in and out of it. */"
+    yield "/* Made by edgefit embed: a model, and what goes in and out of it. */"
     yield f"#ifndef {upper}_H\n#define {upper}_H\n"
     yield f"#define {upper}_SIZE {size}u"
-    yield f"#define {upper}_ALIGN {align}"
     yield f'#define {upper}_SHA256 "{digest}"'
     for kind, ports in (("INPUT", interface.inputs), ("OUTPUT", interface.outputs)):
         yield f"\n#define {upper}_{kind}S {len(ports)}"
         for number, port in enumerate(ports):
             yield from _port(f"{upper}_{kind}_{number}", port)
-    yield '\n#ifdef __cplusplus\nextern "C" {\n#endif'
+
+
+def _data_declared(symbol: str, align: int) -> Iterator[str]:
+    upper = symbol.upper()
+    yield f"\n#define {upper}_ALIGN {align}"
+    yield _OPENED
     yield f"extern const unsigned char {symbol}_data[{upper}_SIZE];"
-    yield "#ifdef __cplusplus\n}\n#endif\n\n#endif"
+    yield _CLOSED
+
+
+def _run_declared(symbol: str) -> Iterator[str]:
+    upper = symbol.upper()
+    yield _OPENED
+    yield _PORT_TYPE
+    yield f"extern const struct edgefit_port {symbol}_input[{upper}_INPUTS];"
+    yield f"extern const struct edgefit_port {symbol}_output[{upper}_OUTPUTS];"
+    yield "\n/* One inference: the memory of every input and output, in the order above. */"
+    yield f"void {symbol}_run(const void *const *input, void *const *output);"
+    yield _CLOSED
+
+
+def _network(symbol: str, declared: Interface, model: Path) -> tuple[str, Interface]:
+    """The C source: what computes the network, tables of its ports, and one function that takes them all.
+
+    The interface comes back with the shapes of the source: a file may leave them open.
+    """
+    entry = f"{symbol}_network"
+    source, shapes = network_source(model, entry)
+    ports = (*declared.inputs, *declared.outputs)
+    if len(shapes) != len(ports) or any(len(shape) > PORT_RANK for shape in shapes):
+        raise ConversionError(f"{model.name}: {len(ports)} inputs and outputs, {len(shapes)} in C: {shapes}")
+    ports = tuple(replace(port, shape=shape) for port, shape in zip(ports, shapes, strict=True))
+    inputs = len(declared.inputs)
+    found = Interface(inputs=ports[:inputs], outputs=ports[inputs:])
+    parts = [source, f'\n#include "{symbol}.h"\n']
+    for kind, group in (("input", found.inputs), ("output", found.outputs)):
+        parts.append(f"\nconst struct edgefit_port {symbol}_{kind}[] = {{\n")
+        for port in group:
+            shape, size = ", ".join(map(str, port.shape)), _elements(port) * BYTES.get(port.dtype, 0)
+            parts.append(
+                f'  {{"{_c_text(port.name)}", "{port.dtype}", {len(port.shape)}, {{{shape}}}, {size}}},\n'
+            )
+        parts.append("};\n")
+    handed = [f"input[{i}]" for i in range(inputs)] + [f"output[{i}]" for i in range(len(ports) - inputs)]
+    parts.append(f"\nvoid {symbol}_run(const void *const *input, void *const *output) {{\n")
+    parts.append(f"  {entry}({', '.join(handed)});\n}}\n")
+    return "".join(parts), found
 
 
 def _port(prefix: str, port: Port) -> Iterator[str]:
-    elements = 1
-    for size in port.shape:
-        elements *= size
+    elements = _elements(port)
     yield f'#define {prefix}_NAME "{_c_text(port.name)}"'
     yield f'#define {prefix}_TYPE "{port.dtype}"'
     yield f"#define {prefix}_RANK {len(port.shape)}"
@@ -133,6 +206,10 @@ def _port(prefix: str, port: Port) -> Iterator[str]:
         # Nine digits give every float back as it was.
         yield f"#define {prefix}_SCALE {port.scale:.9g}{'' if _has_point(port.scale) else '.0'}f"
         yield f"#define {prefix}_ZERO_POINT {port.zero_point}"
+
+
+def _elements(port: Port) -> int:
+    return math.prod(port.shape)
 
 
 def _has_point(value: float) -> bool:

@@ -154,8 +154,9 @@ def _add_embedding(parser: Parser) -> None:
     group.add_argument("--name", help="prefix of files and symbols (the model's name)")
     group.add_argument(
         "--form",
-        choices=("auto", "cc", "asm"),
+        choices=("auto", "cc", "asm", "network"),
         default="auto",
-        help="an array, or .incbin in an assembler file: any size at once (auto: an array up to 1 MiB)",
+        help="data as an array, or as .incbin in an assembler file: any size at once (auto: an array up to "
+        "1 MiB); network: C that computes an .onnx file, no runtime needed",
     )
     group.add_argument("--align", type=at_least_one, default=16, help="of the first byte (16)")

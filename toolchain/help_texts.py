@@ -74,6 +74,8 @@ examples:
 examples:
   edgefit embed model.tflite
   edgefit embed model.tflite --out src --name keyword --form asm
+  edgefit embed model.onnx --out src --name keyword --form network
+      keyword.c computes the network by itself: keyword_run(inputs, outputs)
 """,
     "noise": """\
 examples:

@@ -1,22 +1,19 @@
-/* A firmware that carries its model: says what it holds, and that it is whole. */
-#include <inttypes.h>
-#include <stdint.h>
+/* A firmware that carries its network: computes it on one input that is the same everywhere, and says what comes out. */
+#include <math.h>
 #include <stdio.h>
 
-#include "keyword_model.h"
-
-/* FNV-1a, 64 bits: to compare with the file's. */
-static uint64_t hash(const unsigned char *bytes, uint32_t size) {
-  uint64_t value = 0xcbf29ce484222325u;
-  for (uint32_t i = 0; i < size; i++) value = (value ^ bytes[i]) * 0x100000001b3u;
-  return value;
-}
+#include "keyword_net.h"
 
 int main(void) {
-  if ((uintptr_t)keyword_model_data % KEYWORD_MODEL_ALIGN != 0) return 1;
-  printf("model %u bytes, hash %016" PRIx64 "\n", KEYWORD_MODEL_SIZE, hash(keyword_model_data, KEYWORD_MODEL_SIZE));
-  printf("sha256 %s\n", KEYWORD_MODEL_SHA256);
-  printf("input %s, %u values; output %s, %u values\n", KEYWORD_MODEL_INPUT_0_TYPE, KEYWORD_MODEL_INPUT_0_ELEMENTS,
-         KEYWORD_MODEL_OUTPUT_0_TYPE, KEYWORD_MODEL_OUTPUT_0_ELEMENTS);
+  static float input[KEYWORD_NET_INPUT_0_ELEMENTS], output[KEYWORD_NET_OUTPUT_0_ELEMENTS];
+  /* Where a real firmware has a sensor: a wave between -1 and 1, with no rounding that differs between processors. */
+  for (unsigned i = 0; i < KEYWORD_NET_INPUT_0_ELEMENTS; i++) input[i] = (float)(i * 37 % 257) / 128.0f - 1.0f;
+  for (unsigned i = 0; i < KEYWORD_NET_OUTPUT_0_ELEMENTS; i++) output[i] = NAN;
+  keyword_net_run((const void *[]){input}, (void *[]){output});
+  printf("network %s\n", KEYWORD_NET_SHA256);
+  for (unsigned i = 0; i < KEYWORD_NET_OUTPUT_0_ELEMENTS; i++) {
+    if (isnan(output[i])) return fprintf(stderr, "error: nothing computed: out of memory\n"), 1;
+    printf("%s[%u] %.9g\n", KEYWORD_NET_OUTPUT_0_NAME, i, (double)output[i]);
+  }
   return 0;
 }

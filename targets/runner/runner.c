@@ -4,6 +4,7 @@
  *   edgefit-runner --self-test [JOB] checks the runner, and with a job its libraries and models
  *   edgefit-runner --conditions      what the device is and the state it is in, as JSON
  *   edgefit-runner --version
+ *   PROGRAM [--run [INPUTS [OUTPUTS]]]  of a program with a model linked in: one inference, outputs as text
  *
  * docs/runner.md describes job, records and exit statuses. */
 #define _GNU_SOURCE
@@ -23,14 +24,13 @@
 #include "fault.h"
 #include "job.h"
 #include "json.h"
+#include "once.h"
 #include "protocol.h"
 #include "session.h"
 
 #ifndef EDGEFIT_RUNNER_VERSION
 #define EDGEFIT_RUNNER_VERSION "unknown"
 #endif
-
-static const struct runtime *const RUNTIMES[] = {&ONNXRUNTIME, &LITERT};
 
 /* The runtime of each library of the job, and the version it gave. */
 static const struct runtime *loaded[JOB_LIBRARIES];
@@ -62,7 +62,7 @@ static void listen_to_signals(void) {
 
 static bool load_libraries(const struct job *job) {
   for (int i = 0; i < job->libraries; i++) {
-    for (size_t k = 0; k < sizeof RUNTIMES / sizeof *RUNTIMES; k++) {
+    for (size_t k = 0; RUNTIMES[k] != NULL; k++) {
       if (strcmp(job->library[i].runtime, RUNTIMES[k]->name) == 0) loaded[i] = RUNTIMES[k];
     }
     if (loaded[i] == NULL) return fault(STATUS_JOB, "job: unknown runtime '%s'", job->library[i].runtime);
@@ -84,8 +84,13 @@ static bool check_models(const struct job *job) {
   for (int i = 0; i < job->models; i++) {
     const struct job_model *model = &job->model[i];
     char hex[DIGEST_TEXT];
-    if (library_for(job, i) < 0) return false;
-    if (!digest_of_file(model->path, hex)) return fault(STATUS_MODEL, "cannot read %s: %s", model->path, strerror(errno));
+    int library = library_for(job, i);
+    if (library < 0) return false;
+    if (loaded[library]->holds != NULL) {
+      snprintf(hex, sizeof hex, "%s", loaded[library]->holds);
+    } else if (!digest_of_file(model->path, hex)) {
+      return fault(STATUS_MODEL, "cannot read %s: %s", model->path, strerror(errno));
+    }
     if (model->sha256 != NULL && strcmp(hex, model->sha256) != 0) {
       return fault(STATUS_MODEL, "%s is not the file that was sent: its hash differs", model->path);
     }
@@ -305,7 +310,8 @@ static const char USAGE[] =
     "usage: edgefit-runner JOB [--out DIR]\n"
     "       edgefit-runner --self-test [JOB]\n"
     "       edgefit-runner --conditions\n"
-    "       edgefit-runner --version\n";
+    "       edgefit-runner --version\n"
+    "       PROGRAM [--run [INPUTS [OUTPUTS]]] where a model is linked in\n";
 
 int main(int count, char **words) {
   listen_to_signals();
@@ -321,6 +327,11 @@ int main(int count, char **words) {
     return STATUS_DONE;
   }
   if (count >= 2 && count <= 3 && strcmp(words[1], "--self-test") == 0) return self_test(count == 3 ? words[2] : NULL);
+  if (RUNTIMES[0]->holds != NULL && (count == 1 || (count <= 4 && strcmp(words[1], "--run") == 0))) {
+    if (once(count > 2 ? words[2] : NULL, count > 3 ? words[3] : NULL)) return STATUS_DONE;
+    fprintf(stderr, "error: %s\n", fault_text());
+    return (int)fault_status();
+  }
   if (count == 2 && words[1][0] != '-') return run_job(words[1], NULL);
   if (count == 4 && words[1][0] != '-' && strcmp(words[2], "--out") == 0) return run_job(words[1], words[3]);
   fputs(USAGE, stderr);

@@ -31,6 +31,7 @@ struct session {
 
 struct runtime {
   const char *name;
+  const char *holds; /* SHA-256 of the model that is linked into this program; NULL: models are files */
   /* Loads the library and checks that it is the right one; false after a fault. `found` is its version. */
   bool (*load)(const struct job_library *library, const char **found);
   /* Opens a model with `sets` sets of input memory; false after a fault. `profile` begins the name of the
@@ -47,6 +48,9 @@ extern const struct runtime ONNXRUNTIME, LITERT;
 
 /* One inference as an application sees it; false after a fault. */
 bool session_run(struct session *session, int set);
+
+/* What this program can run, up to a NULL. */
+extern const struct runtime *const RUNTIMES[];
 
 /* Bytes of one element; 0 for OTHER. */
 size_t element_bytes(enum element element);

@@ -131,12 +131,72 @@ def test_hundreds_of_megabytes_take_no_compiler(tmp_path, monkeypatch):
     assert (tmp_path / "src" / "m.o").stat().st_size > 300 * 2**20
 
 
+def test_two_networks_in_one_program_do_not_meet(tmp_path):
+    pytest.importorskip("emx_onnx_cgen")
+    gcc = shutil.which("gcc") or pytest.skip("no gcc")
+    model = small_onnx(tmp_path / "a.onnx").path
+    for name in ("one", "two"):
+        found = embed(model, tmp_path, name=name, form="network")
+        assert found["symbol"] == f"{name}_run"
+        assert found["files"] == [f"{name}.h", f"{name}.c"]
+    (tmp_path / "main.c").write_text(
+        '#include "one.h"\n#include "two.h"\n#include <string.h>\n'
+        "static float in[ONE_INPUT_0_ELEMENTS], a[ONE_OUTPUT_0_ELEMENTS], b[TWO_OUTPUT_0_ELEMENTS];\n"
+        "int main(void) {\n  one_run((const void *[]){in}, (void *[]){a});\n"
+        "  two_run((const void *[]){in}, (void *[]){b});\n  return memcmp(a, b, sizeof a) != 0;\n}\n"
+    )
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
+    sources = ["main.c", "one.c", "two.c", "-lm"]
+    subprocess.run([gcc, *flags, *sources, "-o", "program"], cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
+def test_a_network_is_the_same_bytes_again(tmp_path):
+    pytest.importorskip("emx_onnx_cgen")
+    model = small_onnx(tmp_path / "a.onnx").path
+    for place in ("one", "two"):
+        embed(model, tmp_path / place, form="network")
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / x).iterdir()} for x in ("one", "two"))
+    assert one == two
+    assert str(tmp_path).encode() not in one["a.c"]
+
+
+def test_an_operator_without_c_is_one_line(tmp_path, capsys):
+    pytest.importorskip("emx_onnx_cgen")
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    node = helper.make_node("Unheard", ["x"], ["y"], domain="nowhere")
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid("nowhere", 1)]
+    graph = helper.make_graph([node], "odd", value[:1], value[1:])
+    onnx.save(helper.make_model(graph, opset_imports=domains), str(tmp_path / "odd.onnx"))
+    words = ["embed", str(tmp_path / "odd.onnx"), "--form", "network", "--out", str(tmp_path / "src")]
+    assert cli.main(words) == 5
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("error: odd.onnx cannot be turned into C:")
+    assert "Unheard" in said[0]
+    assert not (tmp_path / "src").exists()
+
+
+def test_without_the_generator_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "emx_onnx_cgen", None)
+    model = small_onnx(tmp_path / "a.onnx").path
+    assert cli.main(["embed", str(model), "--form", "network", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "'emx_onnx_cgen'" in said
+    assert "pip install 'edgefit[micro]'" in said
+
+
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
         (["gone.tflite"], "no model at gone.tflite", 2),
         (["bad.tflite"], "is not a TFLite file", 5),
         (["a.txt"], "neither .tflite nor .onnx", 2),
+        (["bad.tflite", "--form", "network"], "--form network takes .onnx files", 2),
         (["a.onnx", "--name", "1x"], "'1x' is no C name", 2),
         (["a.onnx", "--align", "12"], "no power of two", 2),
     ],
