@@ -55,6 +55,18 @@ def _summary(networks: Results, total: int) -> Iterator[str]:
     if ratios:
         over = sum(ratio >= 40 for ratio in ratios)
         yield f"- fp16, random weights: {over} of {len(ratios)} at least 40 dB, least {min(ratios):.1f} dB."
+    slow = max(((f["sample_s"], n) for n, f in _originals(networks)), default=None)
+    peak = max(((r["peak_bytes"] / 1e9, n) for n, r in networks.items() if "peak_bytes" in r), default=None)
+    if slow and peak:
+        yield f"- A sample took at most {slow[0]:.2f} s ({slow[1]})."
+        yield f"- Processes, converter included, peaked at {peak[0]:.1f} GB ({peak[1]})."
+
+
+def _originals(networks: Results) -> Iterator[tuple[str, Results]]:
+    for name, found in networks.items():
+        file = found.get("files", {}).get(FP32[0], {})
+        if "sample_s" in file:
+            yield name, file
 
 
 def _files(networks: Results, steps: Sequence[str]) -> Iterator[Results]:

@@ -187,6 +187,12 @@ def test_missing_directory_and_truncated(tmp_path):
         load(tmp_path / "none.pt2")
     with pytest.raises(InputError, match="is a directory"):
         load(tmp_path)
+    package = tmp_path / "n.mlpackage"
+    package.mkdir()
+    (package / "Manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="is a Core ML package") as caught:
+        load(package)
+    assert "Core ML runs on macOS and iOS only" in caught.value.hint
     torch.save(plain(), tmp_path / "n.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "n.pt").read_bytes()[:2000])
     with pytest.raises(InputError, match="truncated"):

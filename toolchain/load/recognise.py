@@ -34,6 +34,9 @@ def recognise(path: Path) -> Kind:
     Raises:
         InputError: missing, a folder, empty, truncated, or of another format (which one is said).
     """
+    if (path / "Manifest.json").is_file():
+        hint = "name the PyTorch model that it was made from; Core ML runs on macOS and iOS only"
+        raise InputError(f"{path} is a Core ML package", hint=hint)
     if path.is_dir():
         raise InputError(f"{path} is a directory", hint="name the model file")
     if not path.exists():

@@ -93,10 +93,9 @@ class Interpreter:
 
     def weights(self) -> tuple[Tensor, ...]:
         """The weights of convolutions and linear layers as they are used, in the order of the layers."""
-        named = [op.inputs["weight"] for op in self.program.operations if op.kind in _WEIGHTED]
-        return tuple(
-            self.constants[w.name] for w in named if isinstance(w, Name) and w.name in self.constants
-        )
+        handed = [op.inputs["weight"] for op in self.program.operations if op.kind in _WEIGHTED]
+        found = [self.constants.get(w.name) if isinstance(w, Name) else w for w in handed]
+        return tuple(weight for weight in found if weight is not None)
 
     @cached_property
     def _steps(self) -> list[tuple[Operation, tuple[str, ...]]]:
@@ -148,13 +147,13 @@ def compute(operation: Operation, values: Mapping[str, Any]) -> dict[str, Tensor
     function = _function(operation)
     assert function is not None, "known since the package was opened"
     widened = operation.kind in COMPUTED
-    handed = {key: _looked_up(value, values, widened) for key, value in operation.inputs.items()}
     try:
+        handed = {key: _looked_up(value, values, widened) for key, value in operation.inputs.items()}
         found = function(**handed)
     except Ambiguous as error:
         raise Refused(f"{subject}: {error} has more than one reading") from error
     except (RuntimeError, TypeError, KeyError, IndexError, ValueError) as error:
-        # What torch raises on shapes or types that an operator does not take.
+        # What torch raises on shapes or types that an operator does not take; a value that nothing makes.
         raise Refused(f"{subject} is not interpreted as it stands: {first_line(error)}") from error
     results = found if isinstance(found, tuple) else (found,)
     made = {}
