@@ -12,6 +12,7 @@ from toolchain.export import coreml
 from toolchain.program.capture import capture
 from toolchain.program.lower import lower
 from toolchain.verify.coreml import check_coreml
+from toolchain.verify.mil.execution import interpreter
 
 
 class Images(nn.Module):
@@ -117,3 +118,23 @@ def test_class_numbers_alone_are_not_judged_by_their_distance(tmp_path):
     assert (check.status, check.value) == ("not run", None)
     assert "no output of floats" in check.detail
     assert np.issubdtype(program.module(example).numpy().dtype, np.integer)
+
+
+class Elsewhere:
+    """A session that is not the interpreter, as Core ML's own on macOS."""
+
+    def __init__(self, path):
+        self.opened = interpreter(path)
+        self.inputs, self.outputs, self.specs = self.opened.inputs, self.opened.outputs, self.opened.specs
+
+    def run(self, arrays):
+        return self.opened.run(arrays)
+
+
+def test_a_file_that_was_run_is_not_called_interpreted(converted):
+    program, inputs, folder = converted
+    file = coreml.write(lower(program), folder / "run.mlpackage", {})
+    checks = check_coreml(file, program, inputs, subject="file", session=Elsewhere(file.path))
+    assert [c.status for c in checks] == ["pass", "pass", "pass"]
+    assert "interpreted" not in checks[2].detail
+    assert "run in Core ML on this machine" in checks[2].detail
