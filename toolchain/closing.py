@@ -86,7 +86,7 @@ def close_loop(
         if contender.model is None or limit is None:
             if not solution.feasible:
                 raise _unreachable(run, plan, None)
-            return choice(plan=plan, program=program)
+            return choice(plan=plan, program=program, contender=contender, ground=ground)
         if any(_same(plan, other) for _, other, _ in tried):
             break
         measured = _round_measurement(run, contender, program, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -11,6 +12,7 @@ from toolchain.program.blocks import drop
 from toolchain.program.capture import fingerprint
 from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Limit, Solution, Term, kept_units, solve
+from toolchain.prune.proportion import scaled
 from toolchain.resources import BLOCK, PlannedLatency, Resource, Shape, shape_of
 from toolchain.run import Combination, Run
 from toolchain.values import Budget, Channels, Cost, Estimate, Precision, Program, PrunePlan
@@ -41,12 +43,14 @@ class Contender:
 class Ground:
     """What contenders are planned on: the network's shape and the damage of removing its parts.
 
-    `size_damage` is what the run's smaller input alone costs, in nats.
+    `size_damage` is what the run's smaller input alone costs, in nats. Where `widths` are given, groups stay
+    in this proportion, and the damages only tell the units of one group apart.
     """
 
     shape: Shape
     damages: Damages
     size_damage: float = 0.0
+    widths: Mapping[str, int] | None = None
 
 
 def ground_of(run: Run) -> Ground:
@@ -69,7 +73,8 @@ def size_damage(run: Run) -> float:
 def plan_under(run: Run, contender: Contender, ground: Ground) -> Solution:
     """Solve for the contender under the request's budget."""
     with run.stage("Solving for the budget", "plan"):
-        return solve(axes_of(run, ground.damages, contender.align), limits(run, contender, ground.shape))
+        bounds, axes = limits(run, contender, ground.shape), axes_of(run, ground.damages, contender.align)
+        return solve(axes, bounds) if ground.widths is None else scaled(axes, bounds, ground.widths)
 
 
 def bytes_per_weight(precision: Precision) -> float:

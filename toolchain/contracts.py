@@ -1,6 +1,7 @@
 """What a plug-in must offer. A plug-in is one file that ends in one annotated constant.
 
 `toolchain/prune/criteria/NAME.py` -> `CRITERION`, `toolchain/prune/schedules/NAME.py` -> `SCHEDULE`,
+`toolchain/train/learners/NAME.py` -> `LEARNER` (what that must offer is in `toolchain/train/lesson.py`),
 `toolchain/export/NAME.py` -> `FORMAT`, `toolchain/quantize/NAME.py` -> `QUANTIZER`,
 `targets/NAME.py` (or `targets/NAME/__init__.py`) -> `TARGET`, `targets/_routes/NAME.py` -> `ROUTE`.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 from toolchain import __version__, registry
 from toolchain.errors import InputError
 from toolchain.flag_devices import add_bundle, add_device, add_prediction, add_target, device_of
+from toolchain.flag_learning import add_learning, learning_of
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
     SMALLEST_SHARE,
@@ -28,7 +29,7 @@ from toolchain.flag_values import (
 )
 from toolchain.gate_flags import GATING, add_gate_flags
 from toolchain.help_texts import COMMANDS, EXAMPLES, EXIT_CODES
-from toolchain.values import Budget, Preprocessing, Request, Training
+from toolchain.values import Budget, Learning, Preprocessing, Request, Training
 
 
 def parser_for(command: str, prog: str) -> Parser:
@@ -55,6 +56,8 @@ def parser_for(command: str, prog: str) -> Parser:
     if command in ("compress", "plan"):
         _add_budget(parser)
         _add_pruning(parser)
+        if command == "compress":
+            add_learning(parser)
         _add_training(parser)
     if command == "plan":
         parser.add_argument("--apply", type=Path, metavar="PLAN", help="carry out this saved plan.json")
@@ -265,6 +268,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         precisions=flags.precision,
         formats=formats,
         training=training_of(flags) if deciding else Training(),
+        learning=learning_of(flags) if command == "compress" else Learning(),
         lr=flags.lr if deciding else None,
         threads=flags.threads,
         seed=flags.seed if deciding else 0,

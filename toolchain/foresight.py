@@ -57,6 +57,17 @@ def foresee(run: Run) -> Choice:
     return _least_damaging(run, tried)
 
 
+def foresee_again(run: Run, combination: Combination) -> Choice:
+    """`foresee` for a runtime and precision that are chosen already, at the run's own input size."""
+    model = next(m for m in models_of(run) if combination_of(run, m) == combination)
+    return _least_damaging(run, _foreseen(run, model))
+
+
+def foreseen_contender(run: Run, combination: Combination) -> Contender:
+    """The contender that `foresee_again` plans for."""
+    return _contender(run, next(m for m in models_of(run) if combination_of(run, m) == combination))
+
+
 def _acceptable(run: Run) -> tuple[Calibration, ...]:
     """The request's models, less int8 where it costs too much accuracy or is not even predicted to be faster.
 

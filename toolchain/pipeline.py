@@ -1,6 +1,7 @@
 """The whole house in one function: read `compress` first.
 
 capture -> baseline -> plan (closed loop with the target) -> fine-tune -> export, quantize, verify, measure.
+A method that prunes while training learns between plan and fine-tune, and is planned for again.
 The one step back: a final measurement over the budget corrects the latency model and plans again.
 """
 
@@ -22,6 +23,7 @@ from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee
+from toolchain.learning import learned, learner_named, settled
 from toolchain.load import load
 from toolchain.outlook import Absent, Outlook, outlook, unmeasured_baseline, with_calibration
 from toolchain.picture.page import draw
@@ -62,9 +64,9 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
 def compress_run(run: Run, baseline: Baseline) -> Report:
     """`compress` for a run that is open and whose baseline is known."""
     request = run.request
-    choice = replay(run, request.plan) if request.plan else _decide(run, baseline)
+    choice = replay(run, request.plan) if request.plan else learned(run, baseline, _decide(run, baseline))
     for attempt in range(ATTEMPTS):
-        choice = repaired(choice.run, choice)
+        choice = repaired(choice.run, settled(run, choice))
         choice, tuned = tune(run, choice)
         program = choice.program if tuned is None else tuned.program
         proof = prove(choice.run, program, choice, baseline, attempt)
@@ -91,6 +93,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     require_formats(request.formats)
     criterion_named(request)
     schedule_named(request)
+    learner_named(request)
     metric = resolve(request.metric)
     seconds: dict[str, float] = {}
     with clocked(seconds, "capture"):

@@ -30,6 +30,8 @@ class Run:
 
     `kept` holds what `once` has made; the cases of a front share it. `origin` is the run at the network's own
     input size, where this one is at a smaller one. `reached` is the device that was asked for by name.
+    `learned_from` is the network as handed in where `program` is what it became while it learned what to
+    remove.
     """
 
     request: Request
@@ -47,6 +49,7 @@ class Run:
     kept: dict[object, Any] = field(default_factory=dict)
     origin: Run | None = None
     reached: Reached | None = None
+    learned_from: Program | None = None
 
     def runtime(self, name: str) -> Runtime:
         """The target's runtime called `name`."""
@@ -55,7 +58,8 @@ class Run:
     @property
     def given(self) -> Program:
         """The network as handed in, at its own input size."""
-        return self.program if self.origin is None else self.origin.program
+        whole = self.program if self.origin is None else self.origin.program
+        return self.learned_from or whole
 
     @property
     def resize(self) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from toolchain.contracts import Data, Evidence, Schedule
 from toolchain.damage import SCORED, criterion_named
 from toolchain.errors import InputError
 from toolchain.plain import to_plain
+from toolchain.program.capture import fingerprint
 from toolchain.program.resize import fronted, image_size, with_state
 from toolchain.run import Run
 from toolchain.train.gradual import Cut, Removal
@@ -61,6 +62,8 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
     training = replace(request.training, lr=peak)
     removal = _removal(run, choice, run.data)
     start: list[object] = [_cut(choice), request.rescale, request.refit, request.reestimate]
+    if choice.run.learned_from is not None:
+        start.append(fingerprint(choice.program))
     if removal is not None:
         start += [removal.criterion.name, removal.pinned]
     folder = run.stages.folder("training", [start, run.data.fingerprint(), repr(training)])

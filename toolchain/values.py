@@ -312,6 +312,19 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Learning:
+    """Pruning while training, before what is learned is cut and fine-tuned.
+
+    `method` names a learner; `planner` prunes without training, by a criterion. `transition` is how the
+    budget moves from the whole network to its limit.
+    """
+
+    method: str = "planner"
+    epochs: int = 10
+    transition: str = "sigmoid"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """Everything the user asked for, already parsed; files are not opened yet.
 
@@ -341,6 +354,7 @@ class Request:
     precisions: tuple[Precision, ...] = ("fp32", "int8", "mixed")
     formats: tuple[str, ...] = ("onnx", "coreml", "tflite")
     training: Training = field(default_factory=Training)
+    learning: Learning = field(default_factory=Learning)
     lr: float | None = None
     threads: int = 1
     seed: int = 0

@@ -65,6 +65,8 @@ def test_file_keeps_the_form(path):
 
 PLUGINS = {
     "toolchain/prune/criteria": "CRITERION",
+    "toolchain/prune/schedules": "SCHEDULE",
+    "toolchain/train/learners": "LEARNER",
     "toolchain/export": "FORMAT",
     "toolchain/quantize": "QUANTIZER",
     "targets": "TARGET",

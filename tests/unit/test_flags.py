@@ -9,7 +9,7 @@ from toolchain.cases import requests_of
 from toolchain.errors import InputError
 from toolchain.flags import parser_for, request_of
 from toolchain.help_texts import COMMANDS
-from toolchain.values import Budget, Preprocessing, Request, Training
+from toolchain.values import Budget, Learning, Preprocessing, Request, Training
 
 
 def parse(line, command="compress"):
@@ -36,7 +36,7 @@ EVERY_FLAG = (
     "--budget-neurons 1.5G --max-drop 0 --data d --mean 0.1,0.2 --std 0.3,0.4 --resize 8,16 --metric a.b:c "
     "--arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle --criterion random "
     "--rescale all --reestimate-bn --no-refit --allow-resize 12x24,16 --runtime litert --precision int8 "
-    "--formats onnx,tflite --epochs 7 "
+    "--formats onnx,tflite --epochs 7 --method l0 --method-epochs 4 --transition exponential "
     "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
     "--out here --resume --finish --require-measured --calibration own.json --device ssh://pi@board"
 )
@@ -66,6 +66,7 @@ def test_every_field_of_the_request_can_be_set():
         precisions=("int8",),
         formats=("onnx", "tflite"),
         training=Training(epochs=7, batch_size=9, temperature=2.0, distil_weight=0.3, augment=False, seed=11),
+        learning=Learning(method="l0", epochs=4, transition="exponential"),
         lr=0.5,
         threads=3,
         seed=11,
@@ -78,6 +79,12 @@ def test_every_field_of_the_request_can_be_set():
     plain = parse("m.pt2 --budget-ms 1")
     same = {f.name for f in dataclasses.fields(Request) if getattr(request, f.name) == getattr(plain, f.name)}
     assert same == {"model", "plan"}
+
+
+def test_method():
+    assert parse("m.pt2 --budget-ms 1").learning == Learning()
+    asked = parse("m.pt2 --budget-ms 1 --method bar --method-epochs 3 --transition linear").learning
+    assert asked == Learning(method="bar", epochs=3, transition="linear")
 
 
 def test_schedule():

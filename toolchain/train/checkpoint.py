@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from toolchain.train.metric import Metric
 from toolchain.values import Program, Training
 
 _FILE: Final = "checkpoint.pt"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,11 @@ def write_checkpoint(folder: Path, key: str, state: Checkpoint) -> None:
         "best_epoch": state.best_epoch,
         "cut": {"keep": dict(state.cut.keep), "dropped": state.cut.dropped},
     }
+    write_state(folder, content)
+
+
+def write_state(folder: Path, content: dict[str, Any]) -> None:
+    """Replace the state in the folder: tensors and plain values, `key` among them."""
     path = folder / _FILE
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
@@ -102,16 +108,30 @@ def read_checkpoint(folder: Path, key: str) -> Checkpoint | None:
     Raises:
         InputError: unreadable, or of a run with another network, data or settings.
     """
+
+    def state(content: dict[str, Any]) -> Checkpoint:
+        history = tuple(Epoch(**epoch) for epoch in content["history"])
+        return Checkpoint(history=history, cut=Cut(**content["cut"]), **{k: content[k] for k in _KEPT})
+
+    return read_state(folder, key, state)
+
+
+def read_state(folder: Path, key: str, made: Callable[[dict[str, Any]], T]) -> T | None:
+    """What `made` makes of the state in the folder; None where there is none.
+
+    Raises:
+        InputError: unreadable, or with another key.
+    """
     path = folder / _FILE
     if not path.exists():
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        history = tuple(Epoch(**epoch) for epoch in content["history"])
-        state = Checkpoint(history=history, cut=Cut(**content["cut"]), **{k: content[k] for k in _KEPT})
+        state = made(content)
+        known = content["key"]
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise InputError(f"cannot read the checkpoint {path}", hint="delete it to start again") from error
-    if content["key"] != key:
+    if known != key:
         raise InputError(
             f"the checkpoint {path} belongs to another network, data or settings",
             hint="delete it, or repeat the flags of the interrupted run",

@@ -1,0 +1,182 @@
+"""Pruning while training, as a chapter of the run: what is learned, and the plan that comes of it.
+
+Given:  the planner's choice (a runtime, a precision, a latency model that was corrected near the budget)
+Result: the choice that the learned network's own verdicts lead to, under the same limits, measured the same
+        way; a network that holds the budget as it is has nothing to learn
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from toolchain import registry
+from toolchain.baseline import Baseline
+from toolchain.closing import Choice, close_loop
+from toolchain.contest import Ground, ground_of, limits
+from toolchain.damage import Damages, damage_together
+from toolchain.errors import InputError
+from toolchain.foresight import foresee_again, foreseen_contender
+from toolchain.plain import to_plain
+from toolchain.planning import decide
+from toolchain.program.capture import fingerprint
+from toolchain.program.gating import Site, block_site, group_sites
+from toolchain.prune.plan import Limit
+from toolchain.prune.tangents import Usage
+from toolchain.resources import BLOCK, Shape
+from toolchain.run import Run
+from toolchain.train.learning import Learned, learn
+from toolchain.train.lesson import Learner, Lesson, Verdicts
+from toolchain.values import Channels, Program, Request
+
+PLANNER: Final = "planner"
+"""The method that prunes without training, by a criterion."""
+
+
+def learner_named(request: Request) -> Learner | None:
+    """The learner asked for; None for the planner.
+
+    Raises:
+        InputError: no such method, or something in the request that it does not go together with.
+    """
+    name = request.learning.method
+    if name == PLANNER:
+        return None
+    if name not in registry.names("toolchain.train.learners"):
+        near = ", ".join((PLANNER, *registry.names("toolchain.train.learners")))
+        raise InputError(f"unknown method '{name}'", hint=f"known: {near}")
+    found: Learner = registry.find("toolchain.train.learners", "LEARNER", name)
+    if found.begin is not None and (request.data is None or request.learning.epochs == 0):
+        missing = "--data" if request.data is None else "--method-epochs above 0"
+        raise InputError(
+            f"--method {name} learns what to remove, and there is nothing to learn from",
+            hint=f"give {missing}",
+        )
+    if request.allow_resize is not None:
+        raise InputError(
+            f"--allow-resize and --method {name} do not go together", hint="leave one of them out"
+        )
+    if request.training.schedule != "one-shot":
+        raise InputError(
+            f"--schedule {request.training.schedule} removes channels during fine-tuning, --method {name} "
+            "before it",
+            hint="leave one of them out",
+        )
+    return found
+
+
+def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
+    """The choice after learning; the one handed in where the planner was asked for or nothing has to go.
+
+    Raises:
+        BudgetError: no network learned was measured under the budget.
+        Interrupted: Ctrl-C; finished epochs are kept.
+    """
+    learner = learner_named(run.request)
+    if learner is None or choice.plan.changes_nothing:
+        return choice
+    absent = run.target.calibration is not None
+    if choice.contender is None and not absent:  # decided in an earlier run: the model is found anew
+        choice = decide(run, baseline, whole_allowed=False)
+    contender = choice.contender or foreseen_contender(run, choice.combination)
+    shape = (choice.ground or ground_of(run)).shape
+    bounds = limits(run, contender, shape)
+    lesson = lesson_of(run.program, run.channels, shape, bounds, run.request.learning.transition)
+    found = _learned(run, learner, lesson, choice)
+    if found is None:
+        run.notes.append(f"--method {learner.name}: nothing learned yet, the planner's choice is taken")
+        return choice
+    ground = Ground(shape=shape, damages=_damages(learner, found.verdicts), widths=found.verdicts.widths)
+    wiser = replace(run, program=found.program, learned_from=run.program)
+    wiser.once("ground", lambda: ground)
+    if absent:
+        return foresee_again(wiser, choice.combination)
+    reason = f"what {learner.name} learned, under the budget"
+    return close_loop(wiser, contender, ground, reason=reason, candidates=choice.candidates)
+
+
+def settled(run: Run, choice: Choice) -> Choice:
+    """The choice with the divergence of the learned, cut network from the original as its damage."""
+    if choice.run.learned_from is None or run.data is None:
+        return choice
+    return replace(choice, plan=replace(choice.plan, damage=damage_together(run, choice.program)))
+
+
+def lesson_of(
+    program: Program, channels: Channels, shape: Shape, bounds: Sequence[Limit], transition: str
+) -> Lesson:
+    """Gates on all groups and on the blocks that can have one, and the limits as what they use."""
+    sites: list[Site] = list(group_sites(program))
+    inside: dict[str, tuple[str, ...]] = {}
+    for block in shape.blocks:
+        site = block_site(program, block, BLOCK + block.name)
+        if site is not None:
+            sites.append(site)
+            own = set(block.parameters)
+            inside[site.name] = tuple(
+                group.name for group in channels.groups if all(m.parameter in own for m in group.members)
+            )
+    return Lesson(
+        program=program,
+        channels=channels,
+        sites=tuple(sites),
+        inside=inside,
+        usage=Usage(limits=tuple(bounds), sizes={g.name: g.size for g in channels.groups}),
+        transition=transition,
+    )
+
+
+def _damages(learner: Learner, verdicts: Verdicts) -> Damages:
+    """What was learned, as the solver reads it."""
+    blocks = {name.removeprefix(BLOCK): nats for name, nats in verdicts.blocks.items()}
+    return Damages(criterion=learner.name, scores=verdicts.scores, scale={}, blocks=blocks)
+
+
+def _learned(run: Run, learner: Learner, lesson: Lesson, choice: Choice) -> Learned | None:
+    """What the method found; None where it was ended before its first epoch."""
+    if learner.begin is None:
+        assert learner.judge is not None
+        scores = ground_of(run).damages.scores
+        verdicts = learner.judge(lesson, scores)
+        return Learned(program=run.program, verdicts=verdicts, counts={}, history=())
+    request, data = run.request, run.data
+    assert data is not None
+    inputs = [
+        *(learner.name, fingerprint(run.program), data.fingerprint(), to_plain(request.preprocessing)),
+        *(to_plain(request.budget), request.target, list(choice.combination), list(choice.plan.in_float)),
+        *(to_plain(request.learning), to_plain(request.training), request.seed),
+    ]
+    with run.stage(f"Learning what to remove ({learner.name})", "learn"):
+        found = learn(
+            learner,
+            lesson,
+            data=data,
+            metric=run.metric,
+            training=request.training,
+            learning=request.learning,
+            folder=run.stages.folder("learning", inputs),
+            progress=run.progress,
+            finish=request.finish,
+        )
+    if found is not None:
+        _note(run, learner, lesson, found)
+    return found
+
+
+def _note(run: Run, learner: Learner, lesson: Lesson, found: Learned) -> None:
+    """What became of the network while it learned, before anything was cut."""
+    last, whole, usage = found.history[-1], lesson.usage.exact({}), lesson.usage
+    used = ", ".join(
+        f"{name} {100 * now:.0f} % of the limit (whole: {100 * then:.0f} %)"
+        for name, now, then in zip(usage.names, last.used, whole, strict=True)
+    )
+    groups = run.channels.groups
+    total = sum(group.size for group in groups)
+    closed = total - sum(found.counts[group.name] for group in groups)
+    gone = sum(found.counts[name] == 0 for name in lesson.inside)
+    run.notes.append(
+        f"{learner.name}: after {len(found.history)} epochs {closed} of {total} channels and {gone} of "
+        f"{len(lesson.inside)} blocks had closed; what was open used {used}; "
+        f"{run.metric.name} {last.metric:.2f}"
+    )
