@@ -144,7 +144,13 @@ def _learned(run: Run, learner: Learner, lesson: Lesson, choice: Choice) -> Lear
     assert data is not None
     inputs = [
         *(learner.name, fingerprint(run.program), data.fingerprint(), to_plain(request.preprocessing)),
-        *(to_plain(request.budget), request.target, list(choice.combination), list(choice.plan.in_float)),
+        *(
+            to_plain(request.budget),
+            request.target,
+            request.device,
+            list(choice.combination),
+            list(choice.plan.in_float),
+        ),
         *(to_plain(request.learning), to_plain(request.training), request.seed),
     ]
     with run.stage(f"Learning what to remove ({learner.name})", "learn"):

@@ -27,6 +27,7 @@ from toolchain.train.distil import distillation_loss
 from toolchain.train.lesson import Learner, Lesson, Pressure, Verdicts
 from toolchain.train.loop import best_device, learning_rate
 from toolchain.train.metric import Metric, as_tuple, evaluate
+from toolchain.train.student import channels_last
 from toolchain.values import Learning, Program, Training
 
 if TYPE_CHECKING:
@@ -117,12 +118,13 @@ def learn(
         return None
     device = best_device()
     pressure = learner.begin(lesson)
-    module = switch(lesson.program, training=True).to(device)
+    module = channels_last(switch(lesson.program, training=True)).to(device)
+    teacher = channels_last(switch(lesson.program, training=False)).to(device) if learner.distils else None
     steps = max(1, math.ceil(data.train_size / training.batch_size)) * learning.epochs
     bench = _Bench(
         module=module,
         judge=switch(lesson.program, training=False).to(device),
-        teacher=switch(lesson.program, training=False).to(device) if learner.distils else None,
+        teacher=teacher,
         pressure=pressure,
         optimizer=_optimizer(module, pressure, training, steps),
         lesson=lesson,
