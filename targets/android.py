@@ -1,4 +1,4 @@
-"""Android phones, on their CPU: predicted until a driver reaches one."""
+"""Android phones, on their CPU: predicted where none is at hand, measured over adb where one is."""
 
 from __future__ import annotations
 
@@ -18,4 +18,5 @@ TARGET: Final = Target(
     ),
     connect=no_driver("android"),
     calibration=Path(__file__).parent / "_calibrated" / "android.json",
+    routes=("adb",),
 )

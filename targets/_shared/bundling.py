@@ -45,6 +45,23 @@ def fetch_library(runtime: str, arch: str) -> Library:
     return Library(runtime=runtime, version=known, path=str(path), sha256=content_hash(path))
 
 
+def given_library(runtime: str, folder: str | None) -> Library:
+    """The library of `runtime` for Android: `RUNTIME-VERSION.so` in the user's own folder.
+
+    Raises:
+        DeviceError: there is none of a version that the runner knows.
+    """
+    found = sorted(Path(folder).expanduser().glob(f"{runtime}-*.so")) if folder else []
+    for path in reversed(found):
+        known = path.stem.removeprefix(f"{runtime}-")
+        if known.startswith(TRIED[runtime]):
+            return Library(runtime=runtime, version=known, path=str(path), sha256=content_hash(path))
+    raise DeviceError(
+        f"there is no library of {runtime} for Android",
+        hint=f"docs/runner.md says where it comes from: {runtime}-{KNOWN[runtime]}.so in `libraries`",
+    )
+
+
 def runtime_version(runtime: str) -> str:
     """The version to take to a device: the installed one, so that results can be compared.
 

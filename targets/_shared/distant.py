@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from targets._shared.benching import job_of
-from targets._shared.bundling import runtime_version
 from targets._shared.parity import OUTPUTS, outputs_here, parity, parity_job
 from targets._shared.probing import of_profile, of_turns
 from targets._shared.remote import POLL_SECONDS, Answer, Shell, Station, reach
@@ -181,7 +180,7 @@ class Distant:
             load=None if load is None else tuple(load),
             threads=threads,
             runtime=runtime,
-            runtime_version=runtime_version(runtime),
+            runtime_version=self.station.version(runtime),
             max_mhz=self.station.settings.mhz or found["max_mhz"],
             boost=found["boost"],
             driver=f"runner {version()}",

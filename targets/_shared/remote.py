@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from targets._shared import settings
-from targets._shared.bundling import fetch_library
-from targets._shared.runner import Job, Library, installed_library, native, runner, version
+from targets._shared.bundling import fetch_library, given_library
+from targets._shared.runner import ANDROID, Job, Library, installed_library, native, runner, version
 from targets._shared.settings import Settings
 from toolchain.artifacts import content_hash
 from toolchain.errors import DeviceError
@@ -28,7 +28,9 @@ FIRST_SECONDS, POLL_SECONDS = 0.1, 1.0
 SMALL_BYTES: Final = 2**16
 _PLACES: Final = '"${HOME:-/nonexistent}/.cache/edgefit" /var/tmp/edgefit /tmp/edgefit /dev/shm/edgefit'
 _PROBE: Final = f"""uname -sm
-for d in {_PLACES}; do
+if [ -x /system/bin/getprop ]; then echo android; else echo linux; fi
+[ -d /data/local/tmp ] && phone=/data/local/tmp/edgefit || phone=
+for d in $phone {_PLACES}; do
   mkdir -p "$d/files" "$d/runs" 2>/dev/null || continue
   (printf '#!/bin/sh\\nexit 0\\n' > "$d/.try" && chmod 700 "$d/.try") 2>/dev/null || continue
   if "$d/.try" 2>/dev/null; then rm -f "$d/.try"; echo "$d"; break; fi
@@ -134,8 +136,12 @@ class Station:
 
     def library(self, runtime: str) -> Library:
         """The library of `runtime`, on the device."""
-        here = _library(runtime, self.place.arch)
+        here = _library(runtime, self.place.arch, self.settings.libraries)
         return replace(here, path=self.send(Path(here.path)))
+
+    def version(self, runtime: str) -> str:
+        """The version of the runtime that measures there."""
+        return _library(runtime, self.place.arch, self.settings.libraries).version
 
     def conditions(self) -> dict[str, Any]:
         """The state of the device now, as the runner tells it."""
@@ -209,15 +215,21 @@ def _probe(shell: Shell) -> Place:
             f"{shell.name} is {lines[0] if lines else 'silent'}: there is no runner for it",
             hint=f"runners are built for Linux on {', '.join(ARCHITECTURES)}",
         )
-    if len(lines) < 2:
+    if len(lines) < 3:
         raise DeviceError(
             f"{shell.name} has no folder that can be written and run from",
             hint="tried the home folder, /var/tmp, /tmp and /dev/shm",
         )
-    return Place(arch=arch, folder=lines[1])
+    if lines[1] == "android":
+        if arch != "aarch64":
+            raise DeviceError(f"{shell.name} is a phone of 32 bits: there is no runner for it")
+        arch = ANDROID
+    return Place(arch=arch, folder=lines[2])
 
 
-def _library(runtime: str, arch: str) -> Library:
+def _library(runtime: str, arch: str, folder: str | None) -> Library:
+    if arch == ANDROID:
+        return given_library(runtime, folder)
     here = installed_library(runtime) if arch == native() else None
     return here or fetch_library(runtime, arch)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -26,6 +27,9 @@ PREFIXES: Final = {
     "aarch64": "aarch64-linux-gnu",
     "armv7": "arm-linux-gnueabihf",
 }
+ANDROID: Final = "android-aarch64"
+NDK: Final = "ANDROID_NDK_HOME"
+_NDK_CLANG: Final = "toolchains/llvm/prebuilt/*/bin/aarch64-linux-android28-clang"
 TRIED: Final = {"onnxruntime": ("1.",), "litert": ("2.3.",)}
 """Versions whose C functions the runner knows: ONNX Runtime keeps its own, LiteRT's move between releases."""
 
@@ -154,7 +158,7 @@ def runner(arch: str = "") -> Path:
         DeviceError: it cannot be built here; the hint says what is missing.
     """
     arch = arch or native()
-    if arch not in ARCHITECTURES or platform.system() != "Linux":
+    if arch not in (*ARCHITECTURES, ANDROID) or platform.system() != "Linux":
         raise DeviceError(
             f"there is no runner for {arch} on {platform.system()}",
             hint=f"it is built on Linux for {', '.join(ARCHITECTURES)}",
@@ -171,17 +175,37 @@ def compiler(arch: str) -> str:
     return "cc" if arch == native() else f"{PREFIXES[arch]}-gcc"
 
 
+def ndk_compiler() -> Path | None:
+    """The compiler of the Android NDK that `ANDROID_NDK_HOME` names."""
+    folder = os.environ.get(NDK)
+    found = sorted(Path(folder).glob(_NDK_CLANG)) if folder else []
+    return found[0] if found else None
+
+
 def _build(arch: str, path: Path) -> None:
+    if arch == ANDROID:
+        clang = ndk_compiler()
+        if clang is None:
+            raise DeviceError(
+                "the runner for Android cannot be built: there is no NDK",
+                hint=f"unpack the Android NDK and let {NDK} name its folder",
+            )
+        _make("aarch64", path, f"CC={clang}")
+        return
     package = "gcc" if arch == native() else f"gcc-{PREFIXES[arch]}"
     for tool, source in (("make", "make"), (compiler(arch), package)):
         if shutil.which(tool) is None:
             raise DeviceError(
                 f"the runner for {arch} cannot be built: there is no {tool}", hint=f"apt-get install {source}"
             )
+    _make(arch, path)
+
+
+def _make(arch: str, path: Path, *more: str) -> None:
     folder = path.with_suffix(".build")
     try:
         done = subprocess.run(
-            ["make", "-s", "-C", str(SOURCES), f"ARCH={arch}", f"BUILD={folder}"],
+            ["make", "-s", "-C", str(SOURCES), f"ARCH={arch}", f"BUILD={folder}", *more],
             capture_output=True,
             text=True,
             check=False,

@@ -27,7 +27,7 @@ class Settings:
 
     `mhz` fixes the clock of every core, `power_mode` is nvpmodel's number, `jetson_clocks` fixes all of a
     Jetson's clocks, `fixed_performance` is Android's mode for measuring. `core` is where a one-thread run is
-    pinned.
+    pinned; `libraries` is a folder of this machine with the runtimes for Android.
     """
 
     governor: str | None = None
@@ -36,6 +36,7 @@ class Settings:
     jetson_clocks: bool = False
     fixed_performance: bool = False
     core: int = -1
+    libraries: str | None = None
     sysfs: str = "/sys"
 
     def said(self, governor: str | None) -> str | None:
@@ -69,7 +70,7 @@ class Settings:
             keep.append('jetson_clocks --store "$PWD/clocks" > /dev/null || fail jetson_clocks')
             keep.append("echo \"jetson_clocks --restore '$PWD/clocks'\" >> restore")
             put.append("jetson_clocks > /dev/null || fail jetson_clocks")
-        if self.fixed_performance:
+        if self.fixed_performance:  # Android does not tell whether it was on: off is how phones come
             command = "cmd power set-fixed-performance-mode-enabled"
             keep.append(f"echo '{command} false' >> restore")
             put.append(f"{command} true > /dev/null || fail 'fixed performance'")
@@ -175,6 +176,7 @@ def _settings(found: Any, path: Path, device: str) -> Settings:
         "jetson_clocks": (bool,),
         "fixed_performance": (bool,),
         "core": (int,),
+        "libraries": (str,),
     }
     for name, value in found.items() if isinstance(found, dict) else [("", None)]:
         right = name in known and isinstance(value, known[name])
