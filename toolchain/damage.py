@@ -26,6 +26,7 @@ from toolchain.program.capture import fingerprint
 from toolchain.program.resize import fronted, image_size
 from toolchain.program.slices import positions
 from toolchain.prune.plan import Axis, levels, width_axis
+from toolchain.prune.variety import varied
 from toolchain.resources import BLOCK, Shape
 from toolchain.run import Run
 from toolchain.train.distil import distillation_loss
@@ -65,7 +66,7 @@ def criterion_named(request: Request) -> Criterion:
     if name == "auto":
         name = "magnitude" if request.data is None else "taylor"
     found: Criterion = registry.find("toolchain.prune.criteria", "CRITERION", name, kind="criterion")
-    return found
+    return varied(found) if request.variety else found
 
 
 def measure_damages(run: Run, shape: Shape) -> Damages:

@@ -143,6 +143,8 @@ def _add_pruning(parser: Parser) -> None:
         metavar="NAME",
         help=f"what scores channels: {known} (auto: taylor with data, else magnitude)",
     )
+    variety = "channels whose filters are like those of a better channel score less, with any criterion"
+    group.add_argument("--variety", action="store_true", help=variety)
     group.add_argument(
         "--rescale",
         choices=("linear", "all"),
@@ -260,6 +262,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         input_shape=_input_shape(flags),
         trust_pickle=flags.trust_pickle,
         criterion=flags.criterion if deciding else "auto",
+        variety=deciding and flags.variety,
         rescale=flags.rescale if deciding else "none",
         reestimate=deciding and flags.reestimate_bn,
         refit=not (deciding and flags.no_refit),

@@ -328,6 +328,7 @@ class Learning:
 class Request:
     """Everything the user asked for, already parsed; files are not opened yet.
 
+    `variety` lowers the criterion's scores of channels like better ones.
     `lr` overrides the learning rate of `training`; None lets the depth of the cut decide. `rescale` says
     whose weights make up for removed inputs, `refit` whether the cut network is fitted to the original before
     it is trained, `reestimate` whether batch norms get new statistics.
@@ -346,6 +347,7 @@ class Request:
     input_shape: tuple[tuple[int, ...], ...] | None = None
     trust_pickle: bool = False
     criterion: str = "auto"
+    variety: bool = False
     rescale: Literal["none", "linear", "all"] = "none"
     reestimate: bool = False
     refit: bool = True
