@@ -8,13 +8,15 @@
 #
 # Rules: %.tflite %.onnx %.mlpackage from %.pt2 (the compressed network); %_model.cc %_model.S %_model.h from
 # %.tflite: the file as data, for a runtime; %_net.c %_net.h from %.onnx: C that computes it, without one. For one model alone: keyword.tflite: EDGEFIT_FLAGS = --budget-mb 0.1
-# EDGEFIT_PRECISION=int8 takes the int8 file (it needs --data).
+# EDGEFIT_PRECISION=int8 takes the int8 file (it needs --data). EDGEFIT_EMBED_FLAGS = --budget-ram 65536 has TFLite
+# Micro run the .tflite file in so many bytes, or the make fails.
 
 EDGEFIT           ?= edgefit
 EDGEFIT_COMPRESS  ?= $(EDGEFIT) compress
 EDGEFIT_FLAGS     ?=
 EDGEFIT_INPUTS    ?=
 EDGEFIT_PRECISION ?=
+EDGEFIT_EMBED_FLAGS ?=
 EDGEFIT_BUILD     ?= build/models
 
 # What goes wrong in a rule leaves no half-made target; what is in between is kept for the next time.
@@ -57,10 +59,10 @@ endef
 	$(call edgefit-take,$(*F)$(EDGEFIT_MIDDLE).mlpackage)
 
 %_model.cc: %.tflite
-	@$(EDGEFIT) embed $< --out $(@D) --name $(*F)_model --form cc
+	@$(EDGEFIT) embed $< --out $(@D) --name $(*F)_model --form cc $(EDGEFIT_EMBED_FLAGS)
 
 %_model.S %_model.bin %_model.h: %.tflite
-	@$(EDGEFIT) embed $< --out $(@D) --name $(*F)_model --form asm
+	@$(EDGEFIT) embed $< --out $(@D) --name $(*F)_model --form asm $(EDGEFIT_EMBED_FLAGS)
 
 %_net.c %_net.h: %.onnx
 	@$(EDGEFIT) embed $< --out $(@D) --name $(*F)_net --form network

@@ -216,8 +216,20 @@ def _run_embed(flags: argparse.Namespace, name: str) -> Outcome:
     from toolchain.embed import embed, embed_text
 
     with only_ours(debug=flags.debug):
-        found = embed(flags.model, flags.out, name=flags.name, form=flags.form, align=flags.align)
-    return _as_json(found) if flags.json else embed_text(found), 0
+        found = embed(
+            flags.model,
+            flags.out,
+            name=flags.name,
+            form=flags.form,
+            align=flags.align,
+            micro=flags.micro,
+            budget_ram=flags.budget_ram,
+        )
+    missed = found.get("micro", {}).get("held") is False
+    if missed:
+        need, limit = found["micro"]["arena_bytes"], flags.budget_ram
+        _complain(f"{found['model']} needs an arena of {need:,} bytes, {limit:,} are allowed", "", 1, False)
+    return _as_json(found) if flags.json else embed_text(found), int(missed)
 
 
 def _run_gate(flags: argparse.Namespace, name: str) -> Outcome:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from toolchain.artifacts import content_hash, place
-from toolchain.errors import ConversionError, InputError
+from toolchain.errors import ConversionError, InputError, UnsupportedError
 from toolchain.export._interface import BYTES, Interface, Port, read_interface
 from toolchain.export._network_c import network_source
 from toolchain.plain import to_plain
@@ -32,7 +32,14 @@ _LINE: Final = 20
 
 
 def embed(
-    model: Path, out: Path, *, name: str | None = None, form: Form = "auto", align: int = ALIGN
+    model: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    form: Form = "auto",
+    align: int = ALIGN,
+    micro: bool = False,
+    budget_ram: int | None = None,
 ) -> Mapping[str, Any]:
     """Write NAME.h with NAME.cc, with NAME.S and NAME.bin, or with NAME.c; the record of what was written.
 
@@ -43,9 +50,14 @@ def embed(
         form: `cc` an array, `asm` a file that the assembler includes as it is: no compiler reads its bytes;
             `network` C that computes an .onnx file.
         align: of the first byte of the data, a power of two.
+        micro: run a .tflite file in TFLite Micro; the header then says how large an arena it needs.
+        budget_ram: bytes that the arena may have (tries it too). Where it needs more, `held` is False and
+            nothing is written.
 
     Raises:
-        InputError: no such file, a name or alignment that C does not know, a disk that refuses.
+        InputError: no such file, a name or alignment that C does not know, a disk that refuses, or a package
+            that is missing.
+        UnsupportedError: TFLite Micro does not run the file.
         ConversionError: the file is not what its name says, or C cannot be made of it.
     """
     if not model.is_file():
@@ -60,6 +72,13 @@ def embed(
     interface, size = read_interface(model), model.stat().st_size
     chosen = form if form != "auto" else ("cc" if size <= ARRAY_BYTES else "asm")
     digest = content_hash(model)
+    record: dict[str, Any] = {"schema": "edgefit.embed/1", "model": model.name, "sha256": digest}
+    fit = _tried(model) if micro or budget_ram is not None else None
+    if fit is not None:
+        held = None if budget_ram is None else fit["arena_bytes"] <= budget_ram
+        record["micro"] = {**fit, "budget_bytes": budget_ram, "held": held}
+        if held is False:
+            return {**record, "size_bytes": size, "out": str(out), "files": []}
     source = ""
     if chosen == "network":
         source, interface = _network(symbol, interface, model)
@@ -68,7 +87,8 @@ def embed(
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     ending = _run_declared(symbol) if chosen == "network" else _data_declared(symbol, align)
-    header = "\n".join((*_header(symbol, size, digest, interface), *ending)) + "\n"
+    arena = [] if fit is None else [f"\n#define {symbol.upper()}_ARENA {fit['arena_bytes']}u"]
+    header = "\n".join((*_header(symbol, size, digest, interface), *arena, *ending)) + "\n"
     if chosen == "network":
         place(out / f"{symbol}.c", lambda path: path.write_text(source, encoding="utf-8"))
         written = [f"{symbol}.c"]
@@ -83,9 +103,7 @@ def embed(
     # The header last: a build that depends on it finds the data there.
     place(out / f"{symbol}.h", lambda path: path.write_text(header, encoding="ascii"))
     return {
-        "schema": "edgefit.embed/1",
-        "model": model.name,
-        "sha256": digest,
+        **record,
         "size_bytes": size,
         "symbol": f"{symbol}_run" if chosen == "network" else f"{symbol}_data",
         "form": chosen,
@@ -94,6 +112,20 @@ def embed(
         "out": str(out),
         "files": [f"{symbol}.h", *written],
     }
+
+
+def _tried(model: Path) -> dict[str, Any]:
+    """What TFLite Micro needs to run the file, as the record has it."""
+    from toolchain.verify.micro import try_micro
+
+    if model.suffix != ".tflite":
+        raise InputError(
+            f"TFLite Micro does not read {model.name}", hint="--micro and --budget-ram take .tflite"
+        )
+    fit = try_micro(model)
+    if fit.arena_bytes is None:
+        raise UnsupportedError(f"TFLite Micro does not run {model.name}: {fit.refused}")
+    return {"version": fit.version, "arena_bytes": fit.arena_bytes, "difference": fit.difference}
 
 
 # %progbits and not @progbits: in ARM assembler @ begins a comment.
@@ -226,6 +258,17 @@ def _c_text(text: str) -> str:
 
 
 def embed_text(found: Mapping[str, Any]) -> str:
-    """What was written, and how to use it."""
-    files = ", ".join(found["files"])
-    return f"EMBEDDED  {found['model']} ({found['size_bytes']:,} bytes) in {found['out']}: {files}\n"
+    """What was written, and what TFLite Micro needs where it was asked."""
+    lines = []
+    if found["files"]:
+        files = ", ".join(found["files"])
+        lines.append(f"EMBEDDED  {found['model']} ({found['size_bytes']:,} bytes) in {found['out']}: {files}")
+    if "micro" in found:
+        fit = found["micro"]
+        budget = "" if fit["held"] is None else f", {'over' if not fit['held'] else 'within'} the budget"
+        limit = "" if fit["held"] is None else f" of {fit['budget_bytes']:,}"
+        lines.append(
+            f"MICRO     arena {fit['arena_bytes']:,} bytes{budget}{limit}; largest difference from LiteRT "
+            f"{fit['difference']:.1e} of the largest output (TFLite Micro {fit['version']})"
+        )
+    return "\n".join(lines) + "\n"

@@ -160,3 +160,14 @@ def _add_embedding(parser: Parser) -> None:
         "1 MiB); network: C that computes an .onnx file, no runtime needed",
     )
     group.add_argument("--align", type=at_least_one, default=16, help="of the first byte (16)")
+    group.add_argument(
+        "--micro",
+        action="store_true",
+        help="run a .tflite file in TFLite Micro: the arena that it needs, also in the header",
+    )
+    group.add_argument(
+        "--budget-ram",
+        type=at_least_one,
+        metavar="BYTES",
+        help="the arena may have so many bytes: exit code 1, and nothing written, where it needs more",
+    )

@@ -74,6 +74,7 @@ examples:
 examples:
   edgefit embed model.tflite
   edgefit embed model.tflite --out src --name keyword --form asm
+  edgefit embed model.tflite --budget-ram 65536      TFLite Micro has to run it in 64 KiB
   edgefit embed model.onnx --out src --name keyword --form network
       keyword.c computes the network by itself: keyword_run(inputs, outputs)
 """,

@@ -67,7 +67,27 @@ def _quantized(source: Path, samples: Sequence[Arrays], in_float: Weights) -> by
     asked = recipe_manager.RecipeManager()
     asked.load_quantization_recipe(engine.get_quantization_recipe())
     ranges = _ranges(source, {key: list(_feeds(names, samples, batch))}, asked)
-    return bytes(engine.quantize(ranges).quantized_model)
+    return _joined(bytes(engine.quantize(ranges).quantized_model))
+
+
+def _joined(content: bytes) -> bytes:
+    """The same file with its weights inside the flatbuffer.
+
+    From 256 kB on the quantizer writes them behind it. TFLite Micro does not look there: it reads zeros
+    without a word, and ResNet-20's int8 file computed nonsense.
+    """
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    outside = [buffer for buffer in model.buffers if buffer.offset > 1]
+    if not outside:
+        return content
+    for buffer in outside:
+        buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _ranges(source: Path, feeds: Any, asked: Any) -> Any:
