@@ -79,7 +79,8 @@ def _tier(name: str) -> Any:
 
 
 def _chosen(runtimes: Sequence[Runtime], wanted: str) -> list[Runtime]:
-    found = [runtime for runtime in runtimes if wanted in ("auto", runtime.name)]
+    """All but TensorRT, which is measured alone, or the one that is wanted."""
+    found = [r for r in runtimes if r.name == wanted or (wanted == "auto" and r.probed)]
     if not found:
         known = ", ".join(runtime.name for runtime in runtimes)
         raise InputError(f"the device has no runtime '{wanted}'", hint=f"it has {known}")
@@ -106,8 +107,8 @@ def _built(request: Request, runtimes: Sequence[Runtime], folder: Path) -> list[
     data = None
     if request.data is not None:
         data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
-    kinds = {
-        (runtime.format, precision): runtime.name
+    kinds = [
+        ((runtime.format, precision), runtime.name)
         for runtime in runtimes
         for precision in request.precisions
         if precision in runtime.precisions
@@ -115,14 +116,15 @@ def _built(request: Request, runtimes: Sequence[Runtime], folder: Path) -> list[
             precision == FLOAT_OF[runtime.format]
             or (data is not None and precision in quantizers(runtime.format))
         )
-    }
+    ]
     if not kinds:
-        asked = ", ".join(request.precisions)
-        raise InputError(f"no file can be made in {asked}", hint="int8 needs --data to calibrate on")
-    made = build(program, list(kinds), Stages(root=folder), material_of(program, data, request.model.name))
+        named = ", ".join(request.precisions)
+        raise InputError(f"no file can be made in {named}", hint="int8 needs --data to calibrate on")
+    asked = list(dict.fromkeys(kind for kind, _ in kinds))
+    made = build(program, asked, Stages(root=folder), material_of(program, data, request.model.name))
     return [
-        ModelFile(path=a.path, runtime=kinds[kind], sha256=a.sha256, precision=a.precision)
-        for kind, a in made.items()
+        ModelFile(path=a.path, runtime=runtime, sha256=a.sha256, precision=a.precision)
+        for a, runtime in ((made[kind], runtime) for kind, runtime in kinds)
     ]
 
 

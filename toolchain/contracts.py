@@ -183,7 +183,8 @@ class Quantizer:
 class Runtime:
     """An engine that a target runs models with. `align` is the channel multiple its kernels like.
 
-    `mixed` says whether single layers of an int8 file may stay in float.
+    `mixed` says whether single layers of an int8 file may stay in float, `probed` whether layers can be timed
+    alone.
     """
 
     name: str
@@ -191,6 +192,7 @@ class Runtime:
     precisions: tuple[Precision, ...]
     align: int = 1
     mixed: bool = False
+    probed: bool = True
 
     def runs(self, precision: Precision) -> bool:
         """Whether it executes files of this precision."""

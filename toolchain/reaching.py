@@ -55,10 +55,11 @@ def reached(target: Target, device: str) -> Reached:
     if found is None:
         return Reached(target=target, device=None, connection=connection, name=device)
     theirs = {runtime.name: runtime for runtime in connection.runtimes}
-    common = tuple(theirs[r.name] for r in target.runtimes if r.name in theirs)
+    common = tuple(theirs[r.name] for r in target.runtimes if r.name in theirs and theirs[r.name].probed)
     if not common:
+        theirs = {name: runtime for name, runtime in theirs.items() if runtime.probed}
         raise InputError(
-            f"{device} runs {', '.join(theirs)}, target '{target.name}' is for "
+            f"layers can be timed on {device} in {', '.join(theirs)}, target '{target.name}' is for "
             f"{', '.join(r.name for r in target.runtimes)}",
             hint="leave out --target to plan for what the device runs",
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from targets._shared import tensorrt
 from targets._shared.distant import Behind
 from targets._shared.remote import LinkLostError, Said
 from targets._shared.runner import ARCHITECTURES, compiler, runner
@@ -121,7 +122,8 @@ def _open(rest: str) -> Behind:
     if importlib.util.find_spec("asyncssh") is None:
         raise DeviceError("ssh needs the package asyncssh", hint="pip install 'edgefit[ssh]'")
     shell.connect()
-    return Behind(shell=shell, runtimes=TARGET.runtimes, settings=settings_of(shell.name))
+    more = (tensorrt.RUNTIME,) if tensorrt.trtexec_of(shell) else ()
+    return Behind(shell=shell, runtimes=(*TARGET.runtimes, *more), settings=settings_of(shell.name))
 
 
 def _shell(rest: str) -> SshShell:

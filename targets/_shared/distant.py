@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from targets._shared import tensorrt
 from targets._shared.benching import job_of
 from targets._shared.parity import OUTPUTS, outputs_here, parity, parity_job
 from targets._shared.probing import of_profile, of_turns
@@ -36,11 +37,13 @@ def bench(
     Raises:
         DeviceError: something is missing there, or the measurement is not complete.
     """
-    libraries = tuple(station.library(runtime) for runtime in sorted({f.runtime for f in files}))
     paths = []
     for number, file in enumerate(files):
         progress.step(number, len(files), f"sending {file.path.name}")
         paths.append(station.send(file.path, known=file.sha256))
+    if any(file.runtime == tensorrt.RUNTIME.name for file in files):
+        return _by_trtexec(station, files, paths, settings)
+    libraries = tuple(station.library(runtime) for runtime in sorted({f.runtime for f in files}))
     job, tier = job_of(files, settings, paths, hashed=True), settings.tier
     slow = 4 * (tier.seconds + job.trials * job.warmup_seconds) + SLOW_SECONDS * tier.runs
     deadline = slow * len(files) + job.cool_seconds + SPARE_SECONDS
@@ -55,6 +58,44 @@ def bench(
         before=begin["conditions"],
         after=end["conditions"] | power,
         records=tuple(trials),
+    )
+
+
+def _by_trtexec(
+    station: Station, files: Sequence[ModelFile], paths: Sequence[str], settings: BenchSettings
+) -> Benched:
+    """`bench` of files that TensorRT runs; the runner only tells the device's state.
+
+    Raises:
+        DeviceError: files of other runtimes are among them, or what trtexec cannot do is asked for.
+    """
+    if any(file.runtime != tensorrt.RUNTIME.name for file in files):
+        raise DeviceError(
+            "TensorRT is measured alone, not in turns with other runtimes", hint="add --runtime tensorrt"
+        )
+    if settings.cadence_hz or settings.max_celsius:
+        raise DeviceError("trtexec has no cadence and no thermal gate", hint="leave out both flags")
+    trtexec, tier = tensorrt.trtexec_of(station.shell), settings.tier
+    assert trtexec is not None
+    text = tensorrt.script(
+        trtexec,
+        list(zip(files, paths, strict=True)),
+        [tensorrt.dynamic_inputs(file.path) for file in files],
+        tier,
+        folder=station.place.folder,
+        runner=station.program,
+    )
+    command = "sh -c '. ./job' edgefit-trtexec"
+    answer = station.carry(text, command, every_seconds=max(POLL_SECONDS, tier.seconds / 20), files="t")
+    begin, end = answer.records
+    power = {"tegrastats": watched(answer.files[TEGRASTATS])} if answer.files.get(TEGRASTATS) else {}
+    return Benched(
+        device=station.shell.name,
+        driver="trtexec, fp16 allowed",
+        versions={tensorrt.RUNTIME.name: tensorrt.version_in(answer.files)},
+        before=begin["conditions"],
+        after=end["conditions"] | power,
+        records=tensorrt.records(answer.files, tier.trials * tier.windows, len(files)),
     )
 
 

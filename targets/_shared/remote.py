@@ -162,13 +162,18 @@ class Station:
             LinkLostError: the link stays away; the run goes on.
             DeviceError: the measurement is not complete.
         """
+        job = replace(job, lock=f"{self.place.folder}/lock", core=self.settings.core)
+        command = f"{shlex.quote(self.program)} job --out ."
+        return self.carry(job.text(), command, every_seconds=every_seconds, files=files)
+
+    def carry(self, text: str, command: str, *, every_seconds: float, files: str) -> Answer:
+        """As `run`, for a `command` that finds `text` in the file `job` and leaves what the runner would."""
         folder = self.place.folder
-        job = replace(job, lock=f"{folder}/lock", core=self.settings.core)
-        start = settings.start(self.settings, folder, f"{shlex.quote(self.program)} job --out .")
-        key = hashlib.sha256((job.text() + start).encode()).hexdigest()[:16]
+        start = settings.start(self.settings, folder, command)
+        key = hashlib.sha256((text + start).encode()).hexdigest()[:16]
         run = f"{self.place.folder}/runs/{key}"
         try:
-            self._patiently(lambda: _start(self.shell, folder, run, start, job))
+            self._patiently(lambda: _start(self.shell, folder, run, start, text))
             _wait(self.shell, folder, run, every_seconds, self.patience_seconds)
             records = self._patiently(lambda: _fetch(self.shell, run))
             left = self._patiently(lambda: _files(self.shell, run, files)) if files else {}
@@ -265,13 +270,13 @@ def _require_runs(shell: Shell, program: str) -> None:
         )
 
 
-def _start(shell: Shell, device_folder: str, run: str, start: str, job: Job) -> None:
+def _start(shell: Shell, device_folder: str, run: str, start: str, text: str) -> None:
     """Start the runner apart from the link, unless it is already at this very job or has just done it."""
     if _state(shell, device_folder, run) in ("running", "done"):
         return
     folder = shlex.quote(run)
     make = f"rm -rf {folder} && mkdir {folder} && cat > {folder}/job"
-    _well(shell, make, "write the job", job.text().encode())
+    _well(shell, make, "write the job", text.encode())
     said = shell.run(f"cd {folder} || exit 1\n{start}")
     if said.status == settings.BUSY:
         raise DeviceError(f"another measurement is running on this device, {shell.name}")

@@ -88,7 +88,7 @@ def test_a_target_that_the_route_does_not_reach_is_refused(network, board, tmp_p
     words[3] = "jetson"
     code, _, errors = edgefit([*words, "--out", tmp_path / "out"], capfd)
     assert code == 2
-    assert "ssh://board runs onnxruntime, litert, target 'jetson' is for tensorrt" in errors
+    assert "on ssh://board in onnxruntime, litert, target 'jetson' is for tensorrt" in errors
     words[3] = "jetson,traffic-camera"
     code, _, errors = edgefit([*words, "--out", tmp_path / "out"], capfd)
     assert code == 2

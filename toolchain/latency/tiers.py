@@ -59,9 +59,9 @@ class Timing:
     p50: Interval
     p90: Interval
     p99_ms: float | None
-    cpu_p50_ms: float
-    load_ms: float
-    first_ms: float
+    cpu_p50_ms: float | None
+    load_ms: float | None
+    first_ms: float | None
     settled: bool | None
     late: int | None
     slowdown: float | None
@@ -91,9 +91,9 @@ def timing(records: Sequence[Mapping[str, Any]], tier: Tier) -> Timing:
         p50=median_interval([window.p50_ms for window in windows]),
         p90=median_interval([window.p90_ms for window in windows]),
         p99_ms=float(np.quantile(np.concatenate(samples), 0.99)) if runs >= TAIL_RUNS else None,
-        cpu_p50_ms=statistics.median(statistics.median(record["cpu_ns"]) for record in records) / 1e6,
-        load_ms=statistics.median(record["load_ns"] for record in firsts) / 1e6,
-        first_ms=statistics.median(record["first_ns"] for record in firsts) / 1e6,
+        cpu_p50_ms=_median_ms([statistics.median(r["cpu_ns"]) for r in records if "cpu_ns" in r]),
+        load_ms=_median_ms([record["load_ns"] for record in firsts if "load_ns" in record]),
+        first_ms=_median_ms([record["first_ns"] for record in firsts if "first_ns" in record]),
         settled=all(r["settled"] for r in firsts) if all("settled" in r for r in firsts) else None,
         late=sum(r["late"] for r in records) if all("late" in r for r in records) else None,
         slowdown=slowdown,
@@ -101,6 +101,11 @@ def timing(records: Sequence[Mapping[str, Any]], tier: Tier) -> Timing:
         windows=windows,
         samples_ms=samples,
     )
+
+
+def _median_ms(nanoseconds: Sequence[float]) -> float | None:
+    """None where the driver does not tell."""
+    return statistics.median(nanoseconds) / 1e6 if nanoseconds else None
 
 
 def _window(record: Mapping[str, Any], times_ms: Sequence[float]) -> Window:
