@@ -11,6 +11,7 @@ from toolchain.flag_devices import add_bundle, add_device, add_prediction, add_t
 from toolchain.flag_learning import add_learning, learning_of
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
+    METRICS,
     SMALLEST_SHARE,
     amounts,
     at_least_one,
@@ -109,7 +110,7 @@ def _add_data(parser: Parser) -> None:
     group.add_argument("--mean", type=numbers, help="per channel, images in 0-1 (ImageNet's)")
     group.add_argument("--std", type=positive_numbers, help="per channel, images in 0-1 (ImageNet's)")
     group.add_argument("--resize", type=side_lengths, metavar="H,W", help="resize images (the input's size)")
-    group.add_argument("--metric", default="top1", help="top1, or package.module:function (top1)")
+    group.add_argument("--metric", default="top1", help=METRICS)
 
 
 def _add_budget(parser: Parser) -> None:

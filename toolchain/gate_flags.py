@@ -8,6 +8,7 @@ from typing import Final, get_args
 
 from toolchain.flag_parser import Parser
 from toolchain.flag_values import (
+    METRICS,
     at_least_one,
     integers,
     not_negative,
@@ -111,7 +112,7 @@ def _add_limits(parser: Parser) -> None:
     )
     group.add_argument("--max-drop", type=not_negative, metavar="POINTS", help="metric lost; needs --data")
     group.add_argument("--data", metavar="DIR|NPZ|MODULE:FUNCTION", help="as for compress")
-    group.add_argument("--metric", default="top1", help="top1, or package.module:function (top1)")
+    group.add_argument("--metric", default="top1", help=METRICS)
     group.add_argument("--mean", type=numbers, help="per channel, images in 0-1 (ImageNet's)")
     group.add_argument("--std", type=positive_numbers, help="per channel, images in 0-1 (ImageNet's)")
     group.add_argument("--resize", type=side_lengths, metavar="H,W", help="resize images (the input's size)")

@@ -19,6 +19,7 @@ from torch import Tensor
 from toolchain.contracts import Data
 from toolchain.errors import InputError
 from toolchain.program.capture import switch
+from toolchain.train.confusion import SUMMARIES, confusion
 from toolchain.values import Program
 
 Runner = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
@@ -30,13 +31,16 @@ class Metric:
     """A figure of merit. `mean(outputs, target)` is its mean over the samples of one batch.
 
     The value over a data set is the mean of the batches weighted by their samples. `unit` is "points"
-    (per cent) for top-1 and the function's own unit otherwise.
+    (per cent) for the metrics known here and the function's own unit otherwise. Where a data set's value is
+    no mean of batches, `counts` of a batch are added up and `summary` is taken of their sum.
     """
 
     name: str
     mean: Callable[[tuple[Tensor, ...], Tensor], float]
     unit: str = "points"
     higher_is_better: bool = True
+    counts: Callable[[tuple[Tensor, ...], Tensor], Tensor] | None = None
+    summary: Callable[[Tensor], float] | None = None
 
     def better(self, value: float, than: float) -> bool:
         """Whether `value` is strictly better than `than`."""
@@ -76,7 +80,7 @@ def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
 
 
 def resolve(spec: str) -> Metric:
-    """`top1`, or the user's `package.module:function`.
+    """`top1`, `kappa`, `mean-recall`, `mean-precision`, or the user's `package.module:function`.
 
     The function is called as `function(outputs, target)` with a tuple of output tensors [n, ...] and the
     target [n, ...], and returns the mean over the batch (a number) or one value a sample ([n]). It may carry
@@ -87,8 +91,11 @@ def resolve(spec: str) -> Metric:
     """
     if spec == "top1":
         return Metric(name="top1", mean=_top1)
+    if spec in SUMMARIES:
+        return _of_confusion(spec, SUMMARIES[spec])
     if ":" not in spec:
-        raise InputError(f"unknown metric '{spec}'", hint="use top1, or package.module:function")
+        known = ", ".join(("top1", *SUMMARIES))
+        raise InputError(f"unknown metric '{spec}'", hint=f"use {known}, or package.module:function")
     function = import_attribute(spec, what="metric")
 
     def mean(outputs: tuple[Tensor, ...], target: Tensor) -> float:
@@ -146,14 +153,17 @@ def evaluate(
     Raises:
         InputError: no validation sample, or the metric is not finite.
     """
-    total, samples = 0.0, 0
+    total, counts, samples = 0.0, torch.zeros(()), 0
     with torch.no_grad():
         for inputs, target in _limited(data.validation(batch_size), limit):
-            total += metric.mean(run(inputs), target) * len(target)
+            if metric.counts is not None:
+                counts = counts + metric.counts(run(inputs), target)
+            else:
+                total += metric.mean(run(inputs), target) * len(target)
             samples += len(target)
     if samples == 0:
         raise InputError(f"{data.name}: the validation part is empty", hint="add validation samples")
-    value = total / samples
+    value = total / samples if metric.summary is None else metric.summary(counts)
     if not math.isfinite(value):
         raise InputError(
             f"metric {metric.name} is not finite on {data.name}", hint="check the data and the metric"
@@ -175,11 +185,28 @@ def _limited(
             return
 
 
+def _of_confusion(name: str, summary: Callable[[Tensor], float]) -> Metric:
+    def counts(outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        logits = _class_scores(name, outputs, target)
+        return confusion(logits.argmax(1), target, logits.shape[1])
+
+    def mean(outputs: tuple[Tensor, ...], target: Tensor) -> float:
+        return summary(counts(outputs, target))
+
+    return Metric(name=name, mean=mean, counts=counts, summary=summary)
+
+
 def _top1(outputs: tuple[Tensor, ...], target: Tensor) -> float:
+    logits = _class_scores("top1", outputs, target)
+    return float((logits.argmax(1) == target).double().mean()) * 100.0
+
+
+def _class_scores(metric: str, outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+    """The first output [n, classes, ...], which has to fit class numbers [n, ...]."""
     logits = outputs[0]
     if logits.dim() < 2 or target.dtype.is_floating_point or target.shape != logits[:, 0].shape:
         raise InputError(
-            f"top1 needs class numbers and class scores: outputs {list(logits.shape)}, "
+            f"{metric} needs class numbers and class scores: outputs {list(logits.shape)}, "
             f"targets {list(target.shape)} of {str(target.dtype).removeprefix('torch.')}",
             hint="choose another --metric package.module:function",
         )
@@ -190,7 +217,7 @@ def _top1(outputs: tuple[Tensor, ...], target: Tensor) -> float:
             f"{logits.shape[1]} classes",
             hint="use the data that the network was trained for (classes in alphabetical order)",
         )
-    return float((logits.argmax(1) == target).double().mean()) * 100.0
+    return logits
 
 
 def _user_mean(spec: str, function: Callable[..., Any], outputs: tuple[Tensor, ...], target: Tensor) -> float:
