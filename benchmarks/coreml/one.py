@@ -22,6 +22,7 @@ from benchmarks.coverage.oracle import half, uneven
 from toolchain.coreml_package import save
 from toolchain.errors import CompressError
 from toolchain.export import coreml
+from toolchain.foreign import quiet
 from toolchain.load import load
 from toolchain.program.capture import capture, example_inputs
 from toolchain.program.channels import analyse
@@ -79,7 +80,9 @@ def trained(path: Path, data: str | None, keep: Callable[[Found], None]) -> Foun
         for name, change in _compressions().items():
             keep(found)
             file = Path(folder) / f"{name}.mlpackage"
-            save(change(_opened(source)), file)
+            with quiet():
+                changed = change(_opened(source))
+            save(changed, file)
             found["files"][name] = {"status": "written", **compared(file, program, inputs)}
     return {**found, "status": "finished"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from toolchain.verify.tolerance import FLOAT_RELATIVE
+from toolchain.verify.tolerance import FLOAT_RELATIVE, FP16_SNR_DB
 
 Results = Mapping[str, Any]
 FP32: Final = ("original fp32", "half fp32", "uneven fp32")
@@ -16,6 +16,7 @@ _INTRODUCTION: Final = (
     "dB is signal to noise. Weights of the torchvision networks are random. Seconds: processor time of one "
     "thread for one sample."
 )
+_TRAINED: Final = "`vgg` and `mobilenet` are what `python -m benchmarks.better.train` makes."
 
 
 def markdown(record: Results) -> str:
@@ -23,10 +24,12 @@ def markdown(record: Results) -> str:
     networks: Results = dict(sorted(record["networks"].items()))
     environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
     lines = ["# Core ML files, interpreted", "", environment, "", _INTRODUCTION, ""]
-    lines += [*_summary(networks, record.get("of", len(networks))), ""]
+    lines += [*_summary(networks, record.get("trained", {}), record.get("of", len(networks))), ""]
     if record.get("trained"):
         lines += [
             "## Trained networks",
+            "",
+            _TRAINED,
             "",
             "| network | inputs | file | signal to noise, dB | relative error |",
         ]
@@ -43,7 +46,7 @@ def markdown(record: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(networks: Results, total: int) -> Iterator[str]:
+def _summary(networks: Results, trained: Results, total: int) -> Iterator[str]:
     yield f"- {len(networks)} of {total} torchvision networks run."
     for title, steps in (("original", FP32[:1]), ("pruned (half, uneven)", FP32[1:])):
         errors = [f["relative_error"] for f in _files(networks, steps) if "relative_error" in f]
@@ -51,10 +54,15 @@ def _summary(networks: Results, total: int) -> Iterator[str]:
         good = sum(error <= FLOAT_RELATIVE for error in errors)
         worst = f", worst {max(errors):.1e}" if errors else ""
         yield f"- fp32, {title}: {good} of {tried} within {FLOAT_RELATIVE:.0e}{worst}."
-    ratios = [f["snr_db"] for f in _files(networks, [FP16]) if "snr_db" in f]
-    if ratios:
-        over = sum(ratio >= 40 for ratio in ratios)
-        yield f"- fp16, random weights: {over} of {len(ratios)} at least 40 dB, least {min(ratios):.1f} dB."
+    for title, files in (
+        ("trained", list(_files(trained, ["fp16"]))),
+        ("random", list(_files(networks, [FP16]))),
+    ):
+        ratios = [f["snr_db"] for f in files if "snr_db" in f]
+        if ratios:
+            good, least = sum(r >= FP16_SNR_DB for r in ratios), min(ratios)
+            kind = f"- fp16, {title} weights: {good} of {len(files)}"
+            yield f"{kind} at least {FP16_SNR_DB:.0f} dB, least {least:.1f} dB."
     slow = max(((f["sample_s"], n) for n, f in _originals(networks)), default=None)
     peak = max(((r["peak_bytes"] / 1e9, n) for n, r in networks.items() if "peak_bytes" in r), default=None)
     if slow and peak:
