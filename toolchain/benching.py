@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from toolchain.assembly import FLOAT_OF, build, material_of, quantizers, require
 from toolchain.contracts import (
     Benched,
     BenchSettings,
+    Device,
     ModelFile,
     Progress,
     Runtime,
@@ -69,7 +71,8 @@ def bench_on_device(
             files = _built(request, runtimes, Path(folder))
         progress.stage(f"Measuring on {device}")
         found = connection.bench(files, settings, progress)
-    return _record(files, settings, found)
+    there = None if found.instructions is not None else connection.device()
+    return _record(files, settings, found, runtimes, there)
 
 
 def _tier(name: str) -> Any:
@@ -128,14 +131,22 @@ def _built(request: Request, runtimes: Sequence[Runtime], folder: Path) -> list[
     ]
 
 
-def _record(files: Sequence[ModelFile], settings: BenchSettings, found: Benched) -> dict[str, Any]:
-    """The record, `edgefit.bench/1` of docs/runner.md."""
+def _record(
+    files: Sequence[ModelFile],
+    settings: BenchSettings,
+    found: Benched,
+    runtimes: Sequence[Runtime],
+    device: Device | None,
+) -> dict[str, Any]:
+    """The record, `edgefit.bench/1` of docs/runner.md; `conditions` are what a later gate compares by."""
     models = []
+    known = {runtime.name: runtime for runtime in runtimes}
     for number, file in enumerate(files):
         mine = sorted(
             (r for r in found.records if r["model"] == number), key=lambda r: (r["trial"], r["window"])
         )
         counts = None if found.instructions is None else found.instructions[number]
+        state = None if device is None else device.conditions(known[file.runtime], settings.threads)
         models.append(
             {
                 "file": file.path.name,
@@ -143,6 +154,7 @@ def _record(files: Sequence[ModelFile], settings: BenchSettings, found: Benched)
                 "runtime": file.runtime,
                 "runtime_version": found.versions.get(file.runtime),
                 "precision": file.precision,
+                "conditions": None if state is None else to_plain(replace(state, driver=found.driver)),
                 "timing": to_plain(timing(mine, settings.tier)) if counts is None else None,
                 "instructions": None if counts is None else _counted(counts),
                 "parity": None if found.parity is None else to_plain(found.parity[number]),

@@ -6,16 +6,21 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from toolchain import registry
 from toolchain.artifacts import place
+from toolchain.contracts import Target
 from toolchain.deliver import refuse_foreign_folder, replace_folder
+from toolchain.errors import InputError
 from toolchain.gate import gate, target_named
 from toolchain.gate_limits import Limits
 from toolchain.gate_noise import measure_noise
 from toolchain.gate_record import GateRequest
 from toolchain.history import append, history
+from toolchain.reaching import reached
 from toolchain.report.gate_ci import github_annotations, junit_xml
 from toolchain.report.gate_text import gate_markdown, gate_text, noise_text
 from toolchain.report.history_page import history_text, picture
@@ -48,7 +53,7 @@ def wishes_of(flags: argparse.Namespace) -> Wishes:
     """How models are opened, of `gate` and `noise`."""
     known, shapes = Preprocessing(), flags.input_shape
     return Wishes(
-        target=target_named(flags.target),
+        target=_target(flags),
         runtime=flags.runtime,
         precision=flags.precision,
         data=getattr(flags, "data", None),
@@ -57,6 +62,24 @@ def wishes_of(flags: argparse.Namespace) -> Wishes:
         input_shape=tuple(shapes) if shapes else None,
         trust_pickle=flags.trust_pickle,
     )
+
+
+def _target(flags: argparse.Namespace) -> Target:
+    """The target, or the device that a route reaches as one.
+
+    Raises:
+        CompressError: unknown, not reached, or without a clock.
+    """
+    if flags.device is None:
+        return target_named(flags.target)
+    found = reached(registry.find("targets", "TARGET", flags.target), flags.device)
+    if found.device is None:
+        raise InputError(
+            f"{flags.device} has no clock to compare latencies by",
+            hint=f"--max-instructions PERCENT --emulated {flags.device} compares counts",
+        )
+    device = found.device
+    return replace(found.target, connect=lambda: device)
 
 
 def _preprocessing(flags: argparse.Namespace) -> Preprocessing:
@@ -91,6 +114,8 @@ def gate_request(flags: argparse.Namespace) -> GateRequest:
             max_growth=ratio(flags.max_growth),
             max_memory_mb=flags.max_memory_mb,
             max_memory_growth=ratio(flags.max_memory_growth),
+            max_instructions=ratio(flags.max_instructions),
+            emulated=flags.emulated,
             min_agreement=flags.min_agreement,
             max_drop=flags.max_drop,
             data=flags.data,

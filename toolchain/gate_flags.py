@@ -24,6 +24,7 @@ GATING: Final = ("gate", "noise", "history", "embed")
 MAX_REGRESSION: Final = 5.0
 SECONDS: Final = 60.0
 CLOCKS: Final = ("auto", "cpu", "wall")
+EMULATED: Final = "qemu:cortex-a53"
 
 
 def add_gate_flags(parser: Parser, command: str) -> None:
@@ -60,6 +61,11 @@ def _add_sides(parser: Parser) -> None:
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--target", default="host", help="device to measure on (host)")
+    group.add_argument(
+        "--device",
+        metavar="ROUTE",
+        help="the device, reached over a route: ssh://USER@HOST (`edgefit devices`)",
+    )
     group.add_argument("--runtime", default="auto", help="engine (auto: the one that the files are for)")
     group.add_argument(
         "--precision", choices=get_args(Precision), default="fp32", help="of networks not exported yet (fp32)"
@@ -104,6 +110,15 @@ def _add_limits(parser: Parser) -> None:
         "--max-memory-mb", type=positive, metavar="MB", help="what loading and running the file alone takes"
     )
     group.add_argument("--max-memory-growth", type=not_negative, metavar="PERCENT", help="growth of that")
+    group.add_argument(
+        "--max-instructions",
+        type=not_negative,
+        metavar="PERCENT",
+        help="growth of the instructions of an inference, counted on an emulated Arm core",
+    )
+    group.add_argument(
+        "--emulated", default=EMULATED, metavar="qemu:CORE", help=f"the core that counts them ({EMULATED})"
+    )
     group.add_argument(
         "--min-agreement",
         type=positive,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from toolchain.contracts import Device, Progress, Sampling
+from toolchain.contracts import Device, ModelFile, Progress, Sampling
 from toolchain.errors import InputError
 from toolchain.latency.intervals import verdict
 from toolchain.latency.sequential import Answer
@@ -25,6 +25,7 @@ _OF_VERDICT: Final[dict[str, Answer]] = {"held": "pass", "over": "fail"}
 class Limits:
     """The optional gates; None: not asked. Sizes and memory in 10^6 bytes, growth as a ratio minus 1.
 
+    `max_instructions` is the growth of an inference's instructions on the device `emulated`.
     `min_agreement` is in percent of samples, `max_drop` in the metric's unit; `data` feeds both.
     """
 
@@ -33,6 +34,8 @@ class Limits:
     max_growth: float | None = None
     max_memory_mb: float | None = None
     max_memory_growth: float | None = None
+    max_instructions: float | None = None
+    emulated: str = ""
     min_agreement: float | None = None
     max_drop: float | None = None
     data: str | None = None
@@ -71,6 +74,7 @@ def judge_limits(
     found = list(_of_budget(limits, measured))
     found += _of_size(limits, candidate, baseline)
     found += _of_memory(limits, device, candidate, baseline, threads, progress)
+    found += _of_instructions(limits, candidate, baseline, progress)
     found += _of_answers(limits, candidate, baseline, progress)
     return tuple(found)
 
@@ -112,6 +116,25 @@ def _of_memory(
         yield _at_most("peak memory", new, limits.max_memory_mb, "MB")
     if limits.max_memory_growth is not None:
         yield _at_most("peak memory growth", new / peak(baseline), 1 + limits.max_memory_growth, "x")
+
+
+def _of_instructions(limits: Limits, candidate: Side, baseline: Side, progress: Progress) -> Iterator[Judged]:
+    """The least count of each file's inferences: of a core that is emulated, and no time."""
+    if limits.max_instructions is None:
+        return
+    from toolchain.reaching import connect
+
+    artifacts = [_file(side, "--max-instructions") for side in (candidate, baseline)]
+    progress.stage(f"Counting instructions on {limits.emulated}")
+    connection = connect(limits.emulated)
+    files = [ModelFile(path=a.path, runtime=a.runtime, sha256=a.sha256) for a in artifacts]
+    counts = [one.instructions for one in connection.check(files, progress)]
+    if counts[0] is None or counts[1] is None:
+        raise InputError(f"{limits.emulated} counts no instructions", hint="--emulated qemu:cortex-a53")
+    new, old = min(counts[0]), min(counts[1])
+    detail = f"{new:,} against {old:,} on {limits.emulated}, emulated: a count, no time"
+    judged = _at_most("instructions", new / old, 1 + limits.max_instructions, "x")
+    yield replace(judged, detail=detail)
 
 
 def _of_answers(limits: Limits, candidate: Side, baseline: Side, progress: Progress) -> Iterator[Judged]:

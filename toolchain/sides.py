@@ -157,6 +157,8 @@ def _stored(path: Path, wishes: Wishes) -> Measurement:
         schema = str(record.get("schema", ""))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"cannot read {path} as a record of edgefit") from error
+    if schema.startswith("edgefit.bench/") and "models" in record:
+        return _of_bench(record, path, wishes)
     found = _of_gate(record) if schema.startswith("edgefit.gate/") else _of_report(path, wishes)
     if found is None:
         raise InputError(f"{path} holds no measurement", hint="made by compress, bench --json or gate")
@@ -169,6 +171,39 @@ def _stored(path: Path, wishes: Wishes) -> Measurement:
 def _of_gate(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     found: Mapping[str, Any] | None = (record.get("candidate") or {}).get("measurement")
     return found
+
+
+def _of_bench(record: Mapping[str, Any], path: Path, wishes: Wishes) -> Measurement:
+    """What `bench --device` measured: the record's one file of the runtime and precision wished for."""
+    timed = [model for model in record["models"] if model.get("timing") is not None]
+    mine = [
+        model
+        for model in timed
+        if wishes.runtime in ("auto", model["runtime"]) and model["precision"] in (None, wishes.precision)
+    ]
+    if len(mine) != 1:
+        raise InputError(
+            f"{path} holds {len(mine)} measurements of the {wishes.runtime} runtime in {wishes.precision}",
+            hint="choose one with --runtime and --precision" if timed else "an emulated device has no times",
+        )
+    (model,) = mine
+    timing, conditions = model["timing"], model.get("conditions")
+    if conditions is None:
+        raise InputError(
+            f"{path} does not say under which conditions", hint="measure again: edgefit bench --json"
+        )
+    spread = {
+        f"{name}_{part}ms": timing[name][key]
+        for name in ("p50", "p90")
+        for part, key in (("", "value"), ("low_", "low"), ("high_", "high"))
+    }
+    single = {name: timing[name] for name in ("cpu_p50_ms", "load_ms", "first_ms", "samples_ms")}
+    known = {"label": model["file"], "sha256": model["sha256"], "runtime": model["runtime"]}
+    plain = {**known, **spread, **single, "conditions": conditions}
+    try:
+        return from_plain(Measurement, {**plain, "precision": model["precision"] or wishes.precision})
+    except ValueError as error:
+        raise InputError(f"{path}: its measurement is unreadable: {error}") from error
 
 
 def _of_report(path: Path, wishes: Wishes) -> Mapping[str, Any] | None:

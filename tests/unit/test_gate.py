@@ -12,7 +12,7 @@ import pytest
 
 from targets.host import TARGET as HOST
 from toolchain import cli
-from toolchain.contracts import Runtime, Silent, Target
+from toolchain.contracts import Checked, Runtime, Silent, Target
 from toolchain.errors import InputError
 from toolchain.gate import gate, threshold
 from toolchain.gate_limits import Limits
@@ -161,6 +161,89 @@ def stored(tmp_path, record, name="stored.json"):
     path = tmp_path / name
     path.write_text(json.dumps(record))
     return str(path)
+
+
+def benched(device, ms, **changes):
+    """What `bench --device ... --json` writes of a file that takes so long on `device`."""
+    from toolchain import benching
+    from toolchain.contracts import Benched, BenchSettings, ModelFile
+
+    settings = BenchSettings(tier=benching.TIERS["rapid"])
+    took = [int(ms * 1.1e6)] * 8
+    records = tuple(
+        {"model": 0, "trial": t, "window": 0, "runs": 8, "wall_ns": took, "cpu_ns": took, "min_ns": took[0],
+         "load_ns": 10, "first_ns": 10}
+        for t in range(8)
+    )  # fmt: skip
+    found = Benched(
+        device="fake", driver="", versions={}, before={}, after=None,
+        **{"records": records, **changes},
+    )  # fmt: skip
+    file = ModelFile(path=Path("old.onnx"), runtime="onnxruntime", sha256="0" * 64)
+    there = None if found.instructions is not None else device
+    return benching._record([file], settings, found, HOST.runtimes, there)
+
+
+def test_what_bench_measured_is_a_baseline_under_equal_conditions_only(asked, tmp_path):
+    old = stored(tmp_path, benched(Fake(), 1.0))
+    for ms, verdict in ((1.0, "pass"), (1.3, "fail")):
+        record = gate(replace(asked(ms), baseline=old), Silent())
+        assert record["verdict"] == verdict
+        assert record["baseline"]["measurement"]["p50_ms"] == pytest.approx(1.1)
+    for changed in ({"os": "Linux 2"}, {"runtime_version": "2.0"}, {"governor": "powersave"}, {"threads": 2}):
+        other = Fake(conditions=replace(HERE, **changed))
+        if "threads" in changed:
+            other.conditions = lambda runtime, threads: replace(HERE, threads=2)
+        elsewhere = stored(tmp_path, benched(other, 1.0))
+        with pytest.raises(InputError, match=f"other conditions: {next(iter(changed))} "):
+            gate(replace(asked(1.0), baseline=elsewhere), Silent())
+
+
+def test_a_bench_without_times_or_of_several_files_is_no_baseline(asked, tmp_path):
+    counted = stored(tmp_path, benched(Fake(), 1.0, records=(), instructions=((5, 5),)))
+    with pytest.raises(InputError, match="holds 0 measurements"):
+        gate(replace(asked(1.0), baseline=counted), Silent())
+    twice = benched(Fake(), 1.0)
+    twice["models"] *= 2
+    with pytest.raises(InputError, match="holds 2 measurements"):
+        gate(replace(asked(1.0), baseline=stored(tmp_path, twice)), Silent())
+    old = benched(Fake(), 1.0)
+    del old["models"][0]["conditions"]
+    with pytest.raises(InputError, match="does not say under which conditions"):
+        gate(replace(asked(1.0), baseline=stored(tmp_path, old)), Silent())
+
+
+def test_instructions_are_compared_by_their_least_count(asked, monkeypatch):
+    class Emulator:
+        def check(self, files, progress):
+            assert [file.path.name for file in files] == ["new.onnx", "old.onnx"]
+            return tuple(Checked(parity=None, instructions=counts) for counts in ((1030, 1021), (1000, 1009)))
+
+    asked_for = []
+    monkeypatch.setattr("toolchain.reaching.connect", lambda name: asked_for.append(name) or Emulator())
+    for limit, verdict in ((0.02, "fail"), (0.03, "pass")):
+        limits = Limits(max_instructions=limit, emulated="qemu:cortex-a72")
+        record = gate(asked(1.0, limits=limits), Silent())
+        check = record["checks"][-1]
+        assert (check["name"], check["verdict"], check["value"]) == ("instructions", verdict, 1.021)
+        assert check["detail"] == "1,021 against 1,000 on qemu:cortex-a72, emulated: a count, no time"
+        assert record["verdict"] == verdict
+    assert asked_for == ["qemu:cortex-a72"] * 2
+
+
+def test_a_device_is_reached_by_its_route(capsys, tmp_path):
+    from toolchain.flags import parser_for
+    from toolchain.gate_commands import gate_request
+
+    words = ["a.onnx", "--baseline", "b.onnx", "--device"]
+    found = gate_request(parser_for("gate", "gate").read([*words, "host"])).wishes.target
+    assert {runtime.name for runtime in found.runtimes} == {"onnxruntime", "litert"}
+    assert found.connect().conditions(found.runtimes[0], 1).device == "host"
+    assert cli.main(["gate", *words, "qemu:cortex-a53"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: qemu:cortex-a53 has no clock")
+    assert cli.main(["gate", *words, "nowhere:x"]) == 2
+    assert "unknown device 'nowhere'" in capsys.readouterr().err
 
 
 def test_stored_figures_are_taken_under_equal_conditions_only(asked, tmp_path):
