@@ -120,6 +120,15 @@ def test_class_numbers_alone_are_not_judged_by_their_distance(tmp_path):
     assert np.issubdtype(program.module(example).numpy().dtype, np.integer)
 
 
+def test_a_file_of_another_network_is_not_compared_number_by_number(converted, tmp_path):
+    program, inputs, _ = converted
+    file, _ = written(Whole(), images(2, 3, 4, 4), tmp_path)
+    checks = check_coreml(file, program, inputs, subject="file")
+    assert checks[0].status == "fail"
+    assert [c.name for c in checks] == ["Core ML structure", "Core ML weights", "Core ML execution"]
+    assert checks[-1].detail == "structure and weights only; not run on Apple hardware"
+
+
 class Elsewhere:
     """A session that is not the interpreter, as Core ML's own on macOS."""
 

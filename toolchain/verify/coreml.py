@@ -60,13 +60,13 @@ def check_coreml(
     try:
         opened = interpreter(artifact.path)
         checks += [_names(opened, program, subject), _weights(opened, artifact, program, subject)]
-        if inputs is not None:
+        if inputs is not None and checks[0].status == "pass":  # else there is nothing to pair
             some = tuple(array[:COMPARED] for array in inputs)
             checks.append(_computes(artifact, program, session or opened, some, subject))
             how = INTERPRETED
     except Refused as error:
         how = f"not interpreted ({error}); not run on Apple hardware"
-    if session is None:
+    if session is None or not checks:
         checks.append(Check(name="Core ML execution", subject=subject, status="not run", detail=how))
     return tuple(checks)
 
