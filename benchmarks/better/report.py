@@ -42,8 +42,10 @@ def compared(case: Record) -> list[str]:
     """The variants that get as fast; where none is about equal, the fastest of the slower ones too."""
     ratios = {who: match["ratio"] for who, match in case["match"].items() if match["ratio"] is not None}
     equal = [who for who in ratios if as_fast(case["match"][who])]
-    slower = sorted(ratios.keys() - equal, key=lambda who: (ratios[who], who))
-    return equal if any(ratios[who] >= FASTER for who in equal) else equal + slower[:1]
+    if any(ratios[who] >= FASTER for who in equal):
+        return equal
+    slower = min((ratio for ratio in ratios.values() if ratio > EQUAL), default=None)
+    return equal + [who for who in ratios if ratios[who] == slower]
 
 
 def markdown(record: Record) -> str:

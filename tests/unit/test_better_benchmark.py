@@ -130,6 +130,8 @@ def test_the_fastest_is_compared_where_none_is_as_fast():
     assert "taylor local, slower than Edgefit's" in markdown(entry)
     case["match"]["taylor global"]["ratio"] = 0.8
     assert compared(case) == ["taylor global", "taylor local"]
+    case["match"]["magnitude global"]["ratio"] = 1.3
+    assert compared(case) == ["taylor global", "taylor local", "magnitude global"]
     for match in case["match"].values():
         match["ratio"] = None
     assert compared(case) == []
