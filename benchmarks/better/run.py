@@ -1,7 +1,7 @@
 """Is Edgefit better than torch-pruning at equal measured latency and equal fine-tuning?
 
     python -m benchmarks.better.train --resnet20 resnet20_cifar10.pt2 --data cifar10 --out models
-    python -m benchmarks.better.run --models models --data cifar10 [--networks vgg] [--speedups 2 4 8]
+    python -m benchmarks.better.run --models models --data cifar10 [--networks vgg] [--speedups 2 4 8] [--epochs 1]
 
 For every network and speed-up: Edgefit plans for the measured latency of the network over the speed-up (its
 closed loop, ONNX Runtime in float, one thread); each of torch-pruning's variants is cut as little as makes
@@ -30,7 +30,8 @@ from toolchain.values import Preprocessing, Training
 
 HERE: Final = Path(__file__).parent
 STEPS: Final = ("plan", "match", "tune")
-SETTING: Final = {"epochs": 1, "train": 1000, "batch_size": 64, "lr": 0.05}
+BATCH: Final = 64
+RATE: Final = 0.05
 
 
 def main() -> int:
@@ -43,12 +44,15 @@ def main() -> int:
     parser.add_argument("--speedups", nargs="+", type=float, default=[4.0, 2.0, 8.0])
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--train", type=int, default=1000, help="training images of each class (1000)")
     parser.add_argument("--variants", nargs="+", choices=rivals.VARIANTS, default=list(rivals.VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("build/better"))
     parser.add_argument("--results", type=Path, default=HERE, help="folder of results.json (this one)")
     flags = parser.parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)
-    results = Results(flags.results / "results.json")
+    setting = {"epochs": flags.epochs, "train": flags.train, "batch_size": BATCH, "lr": RATE}
+    results = Results(flags.results / "results.json", setting)
     for name in flags.networks:
         contest = Contest.of(name, flags.models, flags.data, flags.out)
         results.note(name, json.loads((flags.models / f"{name}.json").read_text()))
@@ -65,11 +69,11 @@ def main() -> int:
 class Results:
     """The record of all that was done, written after every step."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, setting: dict[str, Any]) -> None:
         self.path = path
         known = json.loads(path.read_text()) if path.exists() else {}
-        if known.get("setting") != SETTING:
-            known = {"setting": SETTING, "networks": {}}
+        if known.get("setting") != setting:
+            known = {"setting": setting, "networks": {}}
         self.record: dict[str, Any] = known
 
     def note(self, name: str, training: dict[str, Any]) -> None:
@@ -115,7 +119,7 @@ def match(contest: Contest, speedup: float, variants: Sequence[str], results: Re
 def tune(contest: Contest, speedup: float, flags: argparse.Namespace, results: Results) -> None:
     """Fine-tune Edgefit's network and all that are as slow."""
     case = results.case(contest.name, speedup)
-    folder = thinned(flags.data, flags.out.absolute() / "data", SETTING["train"], 10**6)
+    folder = thinned(flags.data, flags.out.absolute() / f"data-{flags.train}", flags.train, 10**6)
     inputs = contest.run.program.inputs
     data = open_data(str(folder), preprocessing=Preprocessing(), program_inputs=inputs)
     for seed in flags.seeds:
@@ -126,9 +130,7 @@ def tune(contest: Contest, speedup: float, flags: argparse.Namespace, results: R
             program = (
                 contest.ours(speedup) if who == OURS else contest.theirs(who, case["match"][who]["percent"])
             )
-            training = Training(
-                epochs=SETTING["epochs"], batch_size=SETTING["batch_size"], lr=SETTING["lr"], seed=seed
-            )
+            training = Training(epochs=flags.epochs, batch_size=BATCH, lr=RATE, seed=seed)
             found = tuned(contest, program, data, training, flags.out / "training")
             case["tuned"].append({"who": who, "seed": seed, **found})
             results.write()
