@@ -1,7 +1,7 @@
 """Is Edgefit better than torch-pruning at equal measured latency and equal fine-tuning?
 
     python -m benchmarks.better.train --resnet20 resnet20_cifar10.pt2 --data cifar10 --out models
-    python -m benchmarks.better.run --models models --data cifar10 [--networks vgg] [--speedups 2 4 8] [--epochs 1]
+    python -m benchmarks.better.run --models models --data cifar10 [--networks vgg] [--speedups 2 4 8]
 
 For every network and speed-up: Edgefit plans for the measured latency of the network over the speed-up (its
 closed loop, ONNX Runtime in float, one thread); each of torch-pruning's variants is cut as little as makes
