@@ -131,6 +131,12 @@ def _add_budget(parser: Parser) -> None:
         "--max-drop", type=not_negative, metavar="POINTS", help="most that the metric may lose"
     )
     group.add_argument(
+        "--budget-ram",
+        type=at_least_one,
+        metavar="BYTES",
+        help="arena in which TFLite Micro has to run the TFLite file: checked in the end, not planned for",
+    )
+    group.add_argument(
         "--require-measured", action="store_true", help="exit 1 where the latency is only predicted"
     )
 
@@ -281,6 +287,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         plan=flags.apply if applying else None,
         calibration=flags.calibration if deciding else None,
         device=device_of(flags) if deciding else None,
+        budget_ram=flags.budget_ram if deciding else None,
         require_measured=deciding and flags.require_measured,
     )
 

@@ -45,6 +45,7 @@ from toolchain.train.data import open_data
 from toolchain.train.metric import resolve
 from toolchain.tuning import schedule_named, tune
 from toolchain.values import Program, Report, Request
+from toolchain.verify.micro import require_micro
 
 ATTEMPTS: Final = 3
 """How often a network may be planned and fine-tuned before the run gives up on a measured overshoot."""
@@ -91,6 +92,8 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     (request,) = with_calibration([request])
     target, device, there = _connected(request, measuring=measuring)
     require_formats(request.formats)
+    if request.budget_ram is not None:
+        require_micro(request.formats)
     criterion_named(request)
     schedule_named(request)
     learner_named(request)

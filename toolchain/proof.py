@@ -19,6 +19,7 @@ from toolchain.run import Combination, Run, measure, remembered_score
 from toolchain.train.metric import Score, evaluate, program_runner
 from toolchain.values import Artifact, Budget, Check, Cost, Measurement, Precision, Program, Verdict
 from toolchain.verify.coreml import check_coreml
+from toolchain.verify.micro import check_micro
 from toolchain.verify.parity import check_float, check_quantized
 
 FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4)
@@ -86,6 +87,7 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
         with run.stage("Measuring original and result, interleaved", "measure"):
             before, measurements = _measure(run, artifacts, choice, baseline, attempt)
     choice = _without_costly_quantization(run, choice, score, scores, measurements)
+    checks += _in_micro(run, artifacts, choice)
     _warn_of_damage(run, baseline, scores.get(kind_of(run, choice.combination)))
     limits = judge(run, choice, artifacts, measurements, cost(program), baseline, scores)
     return Proof(
@@ -101,6 +103,19 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
         limits=limits,
         verdict=_overall(limits),
     )
+
+
+def _in_micro(run: Run, artifacts: Mapping[Kind, Artifact], choice: Choice) -> tuple[Check, ...]:
+    """Whether TFLite Micro runs the TFLite file of the chosen precision in the memory that it may have."""
+    if run.request.budget_ram is None:
+        return ()
+    precision = choice.combination[1]
+    file = artifacts.get(("tflite", precision))
+    if file is None:
+        detail = f"there is no TFLite file in {precision}, the precision that was chosen"
+        return (Check(name="TFLite Micro", subject="no file", status="fail", detail=detail),)
+    with run.stage("TFLite Micro", "micro"):
+        return (check_micro(file.path, run.request.budget_ram),)
 
 
 def _checked_there(run: Run, artifacts: Mapping[Kind, Artifact]) -> tuple[Check, ...]:

@@ -334,6 +334,7 @@ class Request:
     it is trained, `reestimate` whether batch norms get new statistics.
     `allow_resize` lets the images become smaller: to a share of their sides, or to these (height, width).
     `calibration` is the user's own latency model of the target, `device` where files are measured or checked.
+    `budget_ram` is what TFLite Micro's arena may take, in bytes.
     """
 
     model: Path
@@ -366,6 +367,7 @@ class Request:
     calibration: Path | None = None
     device: str | None = None
     require_measured: bool = False
+    budget_ram: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ EVERY_FLAG = (
     "--rescale all --reestimate-bn --no-refit --allow-resize 12x24,16 --runtime litert --precision int8 "
     "--formats onnx,tflite --epochs 7 --method l0 --method-epochs 4 --transition exponential "
     "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
-    "--out here --resume --finish --require-measured --calibration own.json --device ssh://pi@board"
+    "--out here --resume --finish --require-measured --budget-ram 65536 --calibration own.json --device ssh://pi@board"
 )
 
 
@@ -76,6 +76,7 @@ def test_every_field_of_the_request_can_be_set():
         require_measured=True,
         calibration=Path("own.json"),
         device="ssh://pi@board",
+        budget_ram=65536,
     )
     plain = parse("m.pt2 --budget-ms 1")
     same = {f.name for f in dataclasses.fields(Request) if getattr(request, f.name) == getattr(plain, f.name)}

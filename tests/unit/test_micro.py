@@ -70,6 +70,38 @@ def test_an_operator_that_it_does_not_have_is_named(tmp_path, capsys):
     assert not (tmp_path / "src").exists()
 
 
+def test_compress_checks_the_arena_of_its_file(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("litert_torch")
+    from toolchain.program.capture import capture, save_program
+
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(1, 16, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(576, 4)]
+    network = torch.nn.Sequential(*layers).eval()
+    save_program(capture(network, (torch.randn(2, 1, 8, 8),), name="net"), tmp_path / "net.pt2")
+    words = [
+        "compress",
+        str(tmp_path / "net.pt2"),
+        "--budget-params",
+        "2000",
+        "--formats",
+        "tflite",
+        "--quiet",
+    ]
+    checks = {}
+    for limit in (10**6, 100):
+        out = tmp_path / str(limit)
+        code = cli.main([*words, "--budget-ram", str(limit), "--out", str(out)])
+        record = json.loads((out / "report.json").read_text())
+        (checks[limit],) = [check for check in record["checks"] if check["name"] == "TFLite Micro"]
+        assert code == record["exit_code"] == (0 if limit > 100 else 1)
+    assert {limit: check["status"] for limit, check in checks.items()} == {10**6: "pass", 100: "fail"}
+    assert checks[100]["value"] == try_micro(tmp_path / "100" / "net.tflite").arena_bytes
+    capsys.readouterr()
+    assert cli.main([*words[:5], "onnx", "--budget-ram", "5", "--out", str(tmp_path / "never")]) == 2
+    assert capsys.readouterr().err.startswith("error: --budget-ram is about TFLite files")
+
+
 def test_other_files_are_refused(tmp_path, capsys):
     (tmp_path / "a.onnx").write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:

@@ -10,13 +10,16 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from toolchain.errors import ConversionError
+from toolchain.errors import ConversionError, InputError
 from toolchain.foreign import require
+from toolchain.values import Check
 
+PACKAGES: Final = ("tflite_micro", "ai_edge_litert")
 _ROOM: Final = 1 << 26
 """The first inference gets this many bytes, or ten times the file where that is more."""
 
@@ -36,6 +39,33 @@ class Micro:
     difference: float | None = None
 
 
+def require_micro(formats: Sequence[str]) -> None:
+    """See to it, before any work, that a limit on the arena can be checked.
+
+    Raises:
+        InputError: no TFLite file is asked for, or a package is missing.
+    """
+    if "tflite" not in formats:
+        raise InputError("--budget-ram is about TFLite files", hint="--formats tflite")
+    require(PACKAGES, extra="micro,tflite", purpose="trying TFLite Micro")
+
+
+def check_micro(model: Path, budget_bytes: int) -> Check:
+    """Whether the file runs in an arena of `budget_bytes`."""
+    fit, name = try_micro(model), "TFLite Micro"
+    if fit.arena_bytes is None:
+        return Check(name=name, subject=model.name, status="fail", detail=f"it does not run: {fit.refused}")
+    return Check(
+        name=name,
+        subject=model.name,
+        status="pass" if fit.arena_bytes <= budget_bytes else "fail",
+        value=fit.arena_bytes,
+        limit=budget_bytes,
+        unit="bytes of arena",
+        detail=f"largest difference from LiteRT {fit.difference:.1e} of the largest output",
+    )
+
+
 def try_micro(model: Path) -> Micro:
     """Run a .tflite file in TFLite Micro.
 
@@ -43,7 +73,7 @@ def try_micro(model: Path) -> Micro:
         InputError: the package is missing.
         ConversionError: the interpreter answers nothing that could be understood.
     """
-    require(("tflite_micro", "ai_edge_litert"), extra="micro,tflite", purpose="trying TFLite Micro")
+    require(PACKAGES, extra="micro,tflite", purpose="trying TFLite Micro")
     first = _worker_says(model, max(_ROOM, 10 * model.stat().st_size))
     if first.returncode != 0:
         return Micro(version=_version(), arena_bytes=None, refused=_reason(first.stderr, model))
