@@ -1,5 +1,6 @@
 """Gates of groups and blocks: counting, minima, dead blocks, and how a barrier moves them."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +12,10 @@ from toolchain.learning import lesson_of
 from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
 from toolchain.program.cost import cost
+from toolchain.program.slices import energies
 from toolchain.prune.plan import Limit
 from toolchain.resources import BLOCK, shape_of
-from toolchain.train.gates import OPEN, Gates
+from toolchain.train.gates import OPEN, SPREAD, Gates
 from toolchain.train.learners import bar, l0
 from toolchain.values import PrunePlan
 
@@ -97,7 +99,10 @@ def descend(pressure, program, done, steps):
 def spread(gates, seed=0):
     """Gates that have learned to be of different use."""
     random = torch.Generator().manual_seed(seed)
-    gates.restore({n: v + torch.randn(v.shape, generator=random) for n, v in gates.state().items()})
+    state = gates.state()
+    for site in gates.sites:
+        state[site.name] = state[site.name] + torch.randn(site.size, generator=random)
+    gates.restore(state)
 
 
 def test_the_barrier_presses_until_the_budget_is_held_and_no_further(program):
@@ -116,6 +121,26 @@ def test_the_penalty_grows_as_the_budget_moves_to_the_volume(program):
     found = [float(pressure.penalty(program.module, done).detach()) for done in (0.0, 0.05, 0.1)]
     assert found == sorted(found)
     assert found[0] > 0
+
+
+def test_beyond_the_moving_budget_the_barrier_weighs_more_and_more_and_then_less_again(program):
+    pressure = bar.LEARNER.begin(lesson(program, share=0.5))
+    module, weights = program.module, lambda: pressure.state()[bar.WEIGHTS][0][0]
+    pressure.penalty(module, 0.0)
+    assert weights() == bar.STRENGTH
+    for done in (0.6, 0.7, 0.8):
+        pressure.penalty(module, done)
+    assert weights() == pytest.approx(bar.STRENGTH * math.exp(3 * bar.PATIENCE))
+    state = pressure.state()
+    for site in pressure.sites:
+        state[site.name] = torch.full((site.size,), -9.0)
+    pressure.restore(state)
+    pressure.penalty(module, 0.9)
+    assert weights() == pytest.approx(bar.STRENGTH * math.exp(2 * bar.PATIENCE))
+    fresh = bar.LEARNER.begin(lesson(program, share=0.5))
+    fresh.restore({**state, bar.WEIGHTS: ([bar.STRENGTH], 0.0)})
+    fresh.penalty(module, 0.9)
+    assert fresh.state()[bar.WEIGHTS] == ([bar.STRENGTH], 0.9), "never less than at the start"
 
 
 def test_a_limit_that_the_whole_network_holds_presses_nothing(program):
@@ -142,4 +167,12 @@ def test_draws_are_gates_and_reach_the_gates(program):
     assert any(not torch.equal(drawn[n], again[n]) for n in drawn)
     sum(weight.sum() for weight in drawn.values()).backward()
     assert any(tensor.grad.abs().sum() > 0 for tensor in gates.learnable())
-    assert gates.learnable()[0].detach().max() == OPEN
+
+
+def test_gates_start_open_the_more_so_the_more_weight_a_channel_has(program):
+    gates = Gates(lesson(program))
+    for group in analyse(program).groups:
+        start, weights = gates.own[group.name].detach(), energies(program, group)
+        assert start.min() == OPEN
+        assert start.max() == OPEN + SPREAD
+        assert start.argsort().tolist() == torch.tensor(weights).argsort().tolist()

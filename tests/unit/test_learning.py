@@ -23,7 +23,7 @@ from toolchain.train.learning import learn
 from toolchain.train.metric import evaluate, program_runner
 from toolchain.values import Learning, Preprocessing, Training
 
-TRAINING = Training(batch_size=32)
+TRAINING = Training(batch_size=16)
 LEARNING = Learning(method="bar", epochs=8)
 
 
@@ -85,7 +85,7 @@ def test_it_learns_under_its_limit_from_labels_alone(program, data, tmp_path):
 def test_resumed_learning_is_bit_identical(program, data, tmp_path):
     whole = taught(program, data, tmp_path / "a")
     with pytest.raises(Interrupted) as caught:
-        taught(program, data, tmp_path / "b", progress=Stop(18))
+        taught(program, data, tmp_path / "b", progress=Stop(20))
     assert "--resume --finish" in caught.value.hint
     early = taught(program, data, tmp_path / "b", finish=True)
     assert len(early.history) == 1

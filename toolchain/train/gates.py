@@ -9,12 +9,16 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from toolchain.program.gating import Site
+from toolchain.program.slices import energies
 from toolchain.train.hard_concrete import at_rest, drawn, surprise, survival
 from toolchain.train.lesson import Lesson, Verdicts
 from toolchain.train.masks import Masks
 
 OPEN: Final = 2.0
-"""log_alpha at the start: a gate is open 97 % of the time, and at rest fully."""
+"""log_alpha at the start, at least: a gate is open 97 % of the time, and at rest fully."""
+SPREAD: Final = 1.0
+"""How much higher it is for the channel of a group with the most weight: gates that start alike and learn
+little of each other would cross the threshold together."""
 
 
 class Gates(Masks):
@@ -25,6 +29,9 @@ class Gates(Masks):
 
     def __init__(self, lesson: Lesson) -> None:
         start = {site.name: torch.full((site.size,), OPEN) for site in lesson.sites}
+        for group in lesson.channels.groups:
+            order = torch.tensor(energies(lesson.program, group)).argsort(stable=True)
+            start[group.name][order] += SPREAD * torch.linspace(0, 1, group.size)
         super().__init__(lesson, lesson.sites, start)
 
     def log_alpha(self, site: Site) -> Tensor:

@@ -37,6 +37,8 @@ RATE: Final = 1e-3
 """Adam's learning rate of the weights."""
 TRAVEL: Final = 20.0
 """Way that a gate can make in the whole training: short trainings let them move faster."""
+FASTEST: Final = 0.1
+"""Largest step of a gate: longer ones lead far past a budget before the pressure ends."""
 CLIP: Final = 5.0
 
 
@@ -264,7 +266,8 @@ def _optimizer(module: GraphModule, pressure: Pressure, training: Training, step
         # Adam makes every step as long as the last one, however weak the pressure, and all gates would run on
         # side by side. Below a gate's share of one nat its steps become shorter.
         share = 1 / sum(tensor.numel() for tensor in own)
-        groups.append({"params": own, "weight_decay": 0.0, "lr": max(RATE, TRAVEL / steps), "eps": share})
+        rate = min(max(RATE, TRAVEL / steps), FASTEST)
+        groups.append({"params": own, "weight_decay": 0.0, "lr": rate, "eps": share})
     return torch.optim.Adam(groups, lr=RATE)
 
 
