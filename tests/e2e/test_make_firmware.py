@@ -132,6 +132,21 @@ def test_nothing_is_built_twice_and_what_was_touched_is(checkout):
     assert program.stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
+def test_a_network_is_compressed_first(checkout):
+    torch = pytest.importorskip("torch")
+    from toolchain.program.capture import capture, save_program
+
+    layers = (torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten())
+    network = torch.nn.Sequential(*layers).eval()
+    save_program(capture(network, (torch.randn(2, 1, 8, 8),), name="raw"), checkout.folder / "raw.pt2")
+    words = ("MODEL=raw.pt2", "FLAGS=--budget-params 300 --formats onnx")
+    code, said, calls = checkout.make(*words)
+    assert (code, calls) == (0, 2), said
+    assert run(checkout.program(HERE).with_name("raw")).stdout.startswith("output float32")
+    assert checkout.make(*words)[2] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
