@@ -356,7 +356,10 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A way to a device. `--device NAME` or `NAME:REST` opens it with REST; `form` shows how to write it."""
+    """A way to a device. `--device NAME` or `NAME:REST` opens it with REST; `form` shows how to write it.
+
+    Without a `clock` its devices only check files, whatever the target.
+    """
 
     name: str
     form: str
@@ -364,3 +367,4 @@ class Route:
     open: Callable[[str], Connection]
     found: Callable[[], Sequence[Reachable]]
     needs: Callable[[], Sequence[Need]]
+    clock: bool = True

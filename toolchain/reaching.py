@@ -45,7 +45,7 @@ def reached(target: Target, device: str) -> Reached:
         DeviceError: the device cannot be reached.
     """
     route, _ = _route(device)
-    if target.name != HERE and route.name not in target.routes:
+    if target.name != HERE and route.clock and route.name not in target.routes:
         known = ", ".join(_route(name)[0].form for name in target.routes) or "none yet"
         raise InputError(
             f"target '{target.name}' is not reached by {route.name}", hint=f"ways to one: {known}"

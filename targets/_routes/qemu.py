@@ -215,4 +215,5 @@ ROUTE: Final = Route(
     open=_open,
     found=_found,
     needs=_needs,
+    clock=False,
 )

@@ -107,8 +107,25 @@ def test_an_emulated_core_checks_the_files_and_gives_no_time(network, tmp_path, 
     code, _, errors = edgefit([*words, "--precision", "fp32", "--formats", "tflite", "--out", out], capfd)
     assert (code, errors) == (0, "")
     record = read_record(out / "report.json")
-    (check,) = [check for check in record["checks"] if check["name"] == f"outputs on {device}"]
-    assert check["status"] == "pass"
-    assert "instructions an inference" in check["detail"]
+    checks = [check for check in record["checks"] if check["name"] == f"outputs on {device}"]
+    assert len(checks) == len(record["result"]["artifacts"])
+    assert {check["status"] for check in checks} == {"pass"}
+    assert all("instructions an inference" in check["detail"] for check in checks)
     assert record["result"]["measurements"] == []
     assert any("no time was taken" in note for note in record["notes"])
+
+
+@pytest.mark.slow
+def test_int8_is_calibrated_here_and_measured_and_compared_there(digits, board, tmp_path, capfd):
+    model, data = digits
+    out = tmp_path / "smaller"
+    asked = [model, "--device", "ssh://board", "--data", data, "--runtime", "onnxruntime"]
+    words = ["compress", *asked, "--precision", "int8", "--epochs", "0", "--formats", "onnx", "--out", out]
+    code, _, errors = edgefit([*words, "--budget-macs", "4M"], capfd)
+    assert (code, errors) == (0, "")
+    record = read_record(out / "report.json")
+    checks = [check for check in record["checks"] if check["name"] == "outputs on ssh://board"]
+    assert len(checks) == len(record["result"]["artifacts"]) == 2
+    assert {check["status"] for check in checks} == {"pass"}
+    assert {m["conditions"]["device"] for m in record["result"]["measurements"]} == {"ssh://board"}
+    assert board.left() == []
