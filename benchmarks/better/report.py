@@ -59,7 +59,7 @@ def markdown(record: Record) -> str:
         " little as makes it as slow, measured in turns; where none is about equal, the next"
         " slower one is compared too. Then"
         " the same fine-tuning for all:"
-        f" {setting['epochs']} epoch of {setting['train'] * 10:,} training images in batches of"
+        f" {setting['epochs']} epoch{'s' * (setting['epochs'] > 1)} of {setting['train'] * 10:,} training images in batches of"
         f" {setting['batch_size']}, highest rate {setting['lr']:g}, the network as it is as teacher, the same"
         " images in the same order. Top-1 in percent on 5,000 validation images, mean of the seeds.",
         "",
