@@ -59,8 +59,8 @@ def markdown(record: Record) -> str:
         " little as makes it as slow, measured in turns; where none is about equal, the next"
         " slower one is compared too. Then"
         " the same fine-tuning for all:"
-        f" {setting['epochs']} epoch{'s' * (setting['epochs'] > 1)} of {setting['train'] * 10:,} training images in batches of"
-        f" {setting['batch_size']}, highest rate {setting['lr']:g}, the network as it is as teacher, the same"
+        f" {setting['epochs']} epoch{'s' * (setting['epochs'] > 1)} of {setting['train'] * 10:,} training"
+        f" images in batches of {setting['batch_size']}, highest rate {setting['lr']:g}, the network as it is as teacher, the same"
         " images in the same order. Top-1 in percent on 5,000 validation images, mean of the seeds.",
         "",
         "| network | asked | Edgefit ms | speed-up | Edgefit | best torch-pruning | its latency | variant |"
