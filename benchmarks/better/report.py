@@ -61,7 +61,8 @@ def markdown(record: Record) -> str:
         " the same fine-tuning for all:"
         f" {setting['epochs']} epoch{'s' * (setting['epochs'] > 1)} of {setting['train'] * 10:,} training"
         f" images in batches of {setting['batch_size']}, highest rate {setting['lr']:g},"
-        " the network as it is as teacher, the same images in the same order. Top-1 in percent on 5,000 validation images, mean of the seeds.",
+        " the network as it is as teacher, the same images in the same order."
+        " Top-1 in percent on 5,000 validation images, mean of the seeds.",
         "",
         "| network | asked | Edgefit ms | speed-up | Edgefit | best torch-pruning | its latency | variant |"
         " difference | seeds |",
