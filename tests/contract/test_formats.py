@@ -149,7 +149,14 @@ def test_artifact_describes_the_file(written, form):
 
 def test_equal_programs_give_equal_files(written, case, form, tmp_path):
     again = form.write(case.program, tmp_path / f"other{form.suffix}", METADATA)
+    assert parts(again.path) == parts(written.path)
     assert again.sha256 == written.sha256
+
+
+def parts(path):
+    """The hash of every file of an artifact, so that a difference says where it is."""
+    files = [p for p in path.rglob("*") if p.is_file()] or [path]
+    return {str(p.relative_to(path)): content_hash(p) for p in files}
 
 
 def test_metadata_comes_back(written, form):
