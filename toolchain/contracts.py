@@ -204,13 +204,15 @@ class Sampling:
     """How to measure: `trials` fresh sessions per model, interleaved, each timed for `runs` runs.
 
     A trial ends early after `trial_seconds`. Many short trials tell more than few long ones: sessions of one
-    file differ by more than the runs of one session.
+    file differ by more than the runs of one session. With `turns` above 1 the models of a trial are open at
+    once and share their runs out in so many turns: what disturbs the machine for milliseconds then meets all.
     """
 
     trials: int = 16
     runs: int = 60
     warmup: int = 20
     trial_seconds: float = 0.5
+    turns: int = 1
     threads: int = 1
 
 

@@ -60,18 +60,8 @@ def embed(
         UnsupportedError: TFLite Micro does not run the file.
         ConversionError: the file is not what its name says, or C cannot be made of it.
     """
-    if not model.is_file():
-        raise InputError(f"no model at {model}", hint="embed takes a .tflite or .onnx file")
-    symbol = name or re.sub(r"\W", "_", model.stem, flags=re.ASCII)
-    if not re.fullmatch(r"[A-Za-z_]\w*", symbol, flags=re.ASCII):
-        raise InputError(f"'{symbol}' is no C name", hint="choose one with --name")
-    if align < 1 or align & (align - 1):
-        raise InputError(f"--align {align} is no power of two")
-    if form == "network" and model.suffix != ".onnx":
-        raise InputError(f"{model.name} cannot be turned into C", hint="--form network takes .onnx files")
-    interface, size = read_interface(model), model.stat().st_size
-    chosen = form if form != "auto" else ("cc" if size <= ARRAY_BYTES else "asm")
-    digest = content_hash(model)
+    symbol = _checked(model, name, form, align)
+    interface, size, digest = read_interface(model), model.stat().st_size, content_hash(model)
     record: dict[str, Any] = {"schema": "edgefit.embed/1", "model": model.name, "sha256": digest}
     fit = _tried(model) if micro or budget_ram is not None else None
     if fit is not None:
@@ -79,6 +69,7 @@ def embed(
         record["micro"] = {**fit, "budget_bytes": budget_ram, "held": held}
         if held is False:
             return {**record, "size_bytes": size, "out": str(out), "files": []}
+    chosen = form if form != "auto" else ("cc" if size <= ARRAY_BYTES else "asm")
     source = ""
     if chosen == "network":
         source, interface = _network(symbol, interface, model)
@@ -86,20 +77,10 @@ def embed(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
+    written = _write_body(chosen, model, out, symbol, align, source)
     ending = _run_declared(symbol) if chosen == "network" else _data_declared(symbol, align)
     arena = [] if fit is None else [f"\n#define {symbol.upper()}_ARENA {fit['arena_bytes']}u"]
     header = "\n".join((*_header(symbol, size, digest, interface), *arena, *ending)) + "\n"
-    if chosen == "network":
-        place(out / f"{symbol}.c", lambda path: path.write_text(source, encoding="utf-8"))
-        written = [f"{symbol}.c"]
-    elif chosen == "cc":
-        place(out / f"{symbol}.cc", lambda path: _write_array(model, path, symbol, align))
-        written = [f"{symbol}.cc"]
-    else:
-        place(out / f"{symbol}.bin", lambda path: shutil.copyfile(model, path))
-        assembler = _ASSEMBLER.format(symbol=symbol, align=align)
-        place(out / f"{symbol}.S", lambda path: path.write_text(assembler, encoding="ascii"))
-        written = [f"{symbol}.S", f"{symbol}.bin"]
     # The header last: a build that depends on it finds the data there.
     place(out / f"{symbol}.h", lambda path: path.write_text(header, encoding="ascii"))
     return {
@@ -112,6 +93,34 @@ def embed(
         "out": str(out),
         "files": [f"{symbol}.h", *written],
     }
+
+
+def _checked(model: Path, name: str | None, form: Form, align: int) -> str:
+    """The prefix of all symbols, where what was asked for makes sense."""
+    if not model.is_file():
+        raise InputError(f"no model at {model}", hint="embed takes a .tflite or .onnx file")
+    symbol = name or re.sub(r"\W", "_", model.stem, flags=re.ASCII)
+    if not re.fullmatch(r"[A-Za-z_]\w*", symbol, flags=re.ASCII):
+        raise InputError(f"'{symbol}' is no C name", hint="choose one with --name")
+    if align < 1 or align & (align - 1):
+        raise InputError(f"--align {align} is no power of two")
+    if form == "network" and model.suffix != ".onnx":
+        raise InputError(f"{model.name} cannot be turned into C", hint="--form network takes .onnx files")
+    return symbol
+
+
+def _write_body(form: Form, model: Path, out: Path, symbol: str, align: int, network: str) -> tuple[str, ...]:
+    """Write what the header declares; the names of the files."""
+    if form == "network":
+        place(out / f"{symbol}.c", lambda path: path.write_text(network, encoding="utf-8"))
+        return (f"{symbol}.c",)
+    if form == "cc":
+        place(out / f"{symbol}.cc", lambda path: _write_array(model, path, symbol, align))
+        return (f"{symbol}.cc",)
+    place(out / f"{symbol}.bin", lambda path: shutil.copyfile(model, path))
+    assembler = _ASSEMBLER.format(symbol=symbol, align=align)
+    place(out / f"{symbol}.S", lambda path: path.write_text(assembler, encoding="ascii"))
+    return f"{symbol}.S", f"{symbol}.bin"
 
 
 def _tried(model: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from toolchain.sides import Side, open_baseline, open_candidate
 from toolchain.stages import Stages
 from toolchain.values import Artifact, Measurement
 
-PAIRS: Final = Sampling(trials=8, runs=60, warmup=20, trial_seconds=0.4)
+PAIRS: Final = Sampling(trials=8, runs=60, warmup=20, trial_seconds=0.4, turns=6)
+"""Both models' runs in six turns of ten: other work on a machine comes in bursts of some milliseconds."""
 STORED_TRIALS: Final = 32
 
 

@@ -30,7 +30,7 @@ from typing import Any, Final
 from benchmarks.gate.slower import add_work
 from targets.host import TARGET
 from toolchain.artifacts import describe
-from toolchain.contracts import Sampling, Silent
+from toolchain.contracts import Silent
 from toolchain.gate import PAIRS, gate
 from toolchain.gate_record import GateRequest
 from toolchain.latency.paired import ratio_interval
@@ -145,7 +145,7 @@ def measure_truth(model: Path, work: Path) -> None:
     slower = {name: work / f"{name}.onnx" for name in ADDED}
     macs = {name: add_work(model, slower[name], *ADDED[name]) for name in slower}
     files = [artifact(model), *(artifact(path) for path in slower.values())]
-    sampling = Sampling(trials=TRUTH_PAIRS, runs=60, warmup=20, trial_seconds=0.4)
+    sampling = replace(PAIRS, trials=TRUTH_PAIRS)
     base, *others = TARGET.connect().measure(files, sampling, Silent())
     found = {}
     for name, other in zip(slower, others, strict=True):

@@ -80,6 +80,6 @@ def follow_job(
 
 def _request(job: Job) -> dict[str, Any]:
     """The same job for the Python measuring process."""
-    keys = ("trials", "windows", "least", "most", "seconds", "warmup", "warmup_seconds", "threads")
+    keys = ("trials", "windows", "turns", "least", "most", "seconds", "warmup", "warmup_seconds", "threads")
     models = [{"runtime": model.runtime, "path": model.path} for model in job.models]
     return {"job": "measure", "models": models} | {key: getattr(job, key) for key in keys}

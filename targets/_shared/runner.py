@@ -58,8 +58,9 @@ class Job:
     """What the runner is to do: `trials` fresh sessions of every model, `windows` records of each.
 
     A window has `least` runs or more and ends after `seconds`, or with run number `most` (0: no limit). A
-    one-thread run is pinned to `core` (-1: the last one allowed). `together` (1) opens all models at once and
-    times their inference alone, in turns; `profile` begins the names of the runtimes' profiles.
+    one-thread run is pinned to `core` (-1: the last one allowed). With `turns` above 1 all models are open at
+    once and share the runs of a window out in so many turns. `together` (1) opens all models at once and
+    times their inference alone, run by run; `profile` begins the names of the runtimes' profiles.
     `max_celsius`, `min_battery` (percent) and `cadence_hz` are off at 0. `marks` (1) shows an instruction
     counter where runs begin and end. After `deadline` seconds the runner ends itself; `lock` is a file that
     one measurement at a time holds.
@@ -72,6 +73,7 @@ class Job:
     core: int = -1
     trials: int = 1
     windows: int = 1
+    turns: int = 1
     least: int = 5
     most: int = 0
     seconds: float = 1.0
@@ -105,6 +107,7 @@ class Job:
             "core",
             "trials",
             "windows",
+            "turns",
             "least",
             "most",
             "warmup",

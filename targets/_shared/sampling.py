@@ -24,6 +24,7 @@ def job_for(artifacts: Sequence[Artifact], paths: Sequence[str], sampling: Sampl
         least=min(LEAST, sampling.runs),
         most=sampling.runs,
         seconds=sampling.trial_seconds,
+        turns=sampling.turns,
         warmup=sampling.warmup,
         warmup_seconds=sampling.trial_seconds,
     )

@@ -8,14 +8,17 @@ What libraries print goes to standard error.
 from __future__ import annotations
 
 import gc
-import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
+
+COLD: Final = 2
+"""Runs that are not timed at the beginning of a turn: another model's weights are in the caches."""
 
 
 def main() -> int:
@@ -51,8 +54,10 @@ def _trials(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     models = request["models"]
     load_library(models[0]["runtime"])  # so that what a model takes is told from what its runtime takes
     for trial in range(request["trials"]):
-        for index in order(len(models), trial):
-            for record in _trial(models[index], trial, request):
+        indices = order(len(models), trial)
+        at_once = len(models) if request["turns"] > 1 else 1
+        for first in range(0, len(models), at_once):
+            for index, record in _trial(indices[first : first + at_once], trial, request):
                 yield {"type": "trial", "trial": trial, "model": index} | record
 
 
@@ -71,8 +76,42 @@ def _probes(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "probe", "session": session, "group": index, "ns": times}
 
 
-def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One fresh session: load, first inference, warm-up, windows of timed runs; times in nanoseconds."""
+def _trial(
+    indices: Sequence[int], trial: int, request: dict[str, Any]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Fresh sessions, all open at once; windows of timed runs of each, in turns; times in nanoseconds."""
+    turns = request["turns"]
+    parts = [_begin(request["models"][index], trial, request) for index in indices]
+    for window in range(request["windows"]):
+        for part in parts:
+            part.wall, part.cpu = [], []
+        for turn in range(turns):
+            for part in parts[:: -1 if turn % 2 else 1]:
+                _timed(part, turn, request)
+        peak = _memory("VmHWM")
+        for index, part in zip(indices, parts, strict=True):
+            times = {"wall_ns": part.wall, "cpu_ns": part.cpu, "min_ns": min(part.wall), "stride": 1}
+            record = {"window": window, "version": part.version, "runs": len(part.wall)} | times
+            if window == 0:
+                used = None if part.resident is None or peak is None else peak - part.resident
+                record |= part.once | {"peak_bytes": used}
+            yield index, record
+
+
+@dataclass
+class Part:
+    """One model's share of a trial."""
+
+    run: Callable[[int], object]
+    version: str
+    resident: int | None
+    once: dict[str, int]
+    wall: list[int] = field(default_factory=list)
+    cpu: list[int] = field(default_factory=list)
+
+
+def _begin(model: dict[str, str], trial: int, request: dict[str, Any]) -> Part:
+    """A fresh session up to the end of its warm-up: load, first inference."""
     from targets._shared.engines import OPENERS
 
     resident = _memory("VmRSS")
@@ -85,15 +124,9 @@ def _trial(model: dict[str, str], trial: int, request: dict[str, Any]) -> Iterat
         raise RuntimeError(f"{model['path']}: {_one_line(error)}") from error
     loaded = time.perf_counter_ns()
     engine.run(0)
-    first = time.perf_counter_ns()
-    once: dict[str, int | None] = {"load_ns": loaded - start, "first_ns": first - loaded}
+    once = {"load_ns": loaded - start, "first_ns": time.perf_counter_ns() - loaded}
     _warm_up(engine.run, request["warmup"], request["warmup_seconds"])
-    for window in range(request["windows"]):
-        wall, cpu = _timed(engine.run, request)
-        peak = _memory("VmHWM")
-        once["peak_bytes"] = None if resident is None or peak is None else peak - resident
-        times = {"wall_ns": wall, "cpu_ns": cpu, "min_ns": min(wall), "runs": len(wall), "stride": 1}
-        yield {"window": window, "version": engine.version} | times | (once if window == 0 else {})
+    return Part(run=engine.run, version=engine.version, resident=resident, once=once)
 
 
 def _warm_up(run: Callable[[int], object], runs: int, seconds: float) -> None:
@@ -112,27 +145,27 @@ def _warm_up(run: Callable[[int], object], runs: int, seconds: float) -> None:
         previous = took
 
 
-def _timed(run: Callable[[int], object], request: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Wall and CPU nanoseconds of one window: `least` runs and `seconds`, or `most` runs (0: no limit)."""
+def _timed(part: Part, turn: int, request: dict[str, Any]) -> None:
+    """One turn of a window: of all turns `least` runs and `seconds`, or `most` runs (0: no limit)."""
     cpu_clock = time.thread_time_ns if request["threads"] == 1 else time.process_time_ns
-    least, most = request["least"], request["most"]
-    wall: list[int] = []
-    cpu: list[int] = []
+    turns = request["turns"]
+    least, most = (-(-request[key] * (turn + 1) // turns) for key in ("least", "most"))
+    wall, cpu, run = part.wall, part.cpu, part.run
+    for number in range(COLD if turns > 1 else 0):
+        run(number)
     clock = time.perf_counter_ns
     gc.collect()
     gc.disable()
-    stop = clock() + int(request["seconds"] * 1e9)
-    for k in itertools.count():
+    end = clock()
+    stop = end + int(request["seconds"] / turns * 1e9)
+    while not ((most and len(wall) >= most) or (end > stop and len(wall) >= least)):
         cpu_start = cpu_clock()
         start = clock()
-        run(k)
+        run(len(wall))
         end = clock()
         cpu.append(cpu_clock() - cpu_start)
         wall.append(end - start)
-        if k + 1 == most or (end > stop and k + 1 >= least):
-            break
     gc.enable()
-    return wall, cpu
 
 
 def _pin(threads: int) -> list[int] | None:

@@ -32,6 +32,7 @@ static const struct number {
     {"seed", LONG, offsetof(struct job, seed), 0},
     {"pool", INT, offsetof(struct job, pool), 1},
     {"together", INT, offsetof(struct job, together), 0},
+    {"turns", INT, offsetof(struct job, turns), 1},
     {"marks", INT, offsetof(struct job, marks), 0},
     {"cadence_hz", DOUBLE, offsetof(struct job, cadence_hz), 0},
     {"max_celsius", DOUBLE, offsetof(struct job, max_celsius), 0},
@@ -136,7 +137,7 @@ static char *text_of(const char *path) {
 }
 
 bool job_read(const char *path, struct job *job) {
-  *job = (struct job){.threads = 1, .core = -1, .trials = 1, .windows = 1, .least = 5, .most = 0,
+  *job = (struct job){.threads = 1, .core = -1, .trials = 1, .windows = 1, .turns = 1, .least = 5, .most = 0,
                       .seconds = 1, .warmup = 20, .warmup_seconds = 1, .pool = 4};
   char *text = text_of(path);
   if (text == NULL) return false;

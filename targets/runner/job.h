@@ -27,8 +27,9 @@ struct job {
   int warmup;       /* runs of one round of warm-up */
   double warmup_seconds;
   long seed;
+  int turns;         /* above 1: all models are open at once and share their windows' runs out in so many turns */
   int pool;          /* input sets that take turns */
-  int together;      /* 1: all models are open at once and run in turns */
+  int together;      /* 1: all models are open at once, one run each in turns, inference alone timed */
   int marks;         /* 1: mark every timed run for targets/counter */
   double cadence_hz; /* 0: one run after the other */
   double max_celsius, cool_seconds; /* max_celsius 0: no gate */

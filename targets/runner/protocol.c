@@ -14,7 +14,7 @@
 #include "json.h"
 
 enum { MARK = 0x45444745, MARK_BEGIN = 0, MARK_END = 1 };
-enum { KEPT = 1 << 16, LEAST_ROUND = 5 };
+enum { KEPT = 1 << 16, LEAST_ROUND = 5, COLD = 2 };
 static const double SETTLED = 0.02;
 
 volatile sig_atomic_t stopped;
@@ -33,7 +33,14 @@ struct samples {
   int64_t wall[KEPT], cpu[KEPT];
   size_t kept;
   int64_t runs, stride, least, window; /* window: from the first start to the last end, all between included */
+  int64_t late;
 };
+
+static void empty(struct samples *samples) {
+  samples->kept = 0;
+  samples->runs = samples->least = samples->window = samples->late = 0;
+  samples->stride = 1;
+}
 
 static void keep(struct samples *samples, int64_t wall, int64_t cpu) {
   if (samples->runs == 0 || wall < samples->least) samples->least = wall;
@@ -98,28 +105,33 @@ static void mark(const struct job *job, int place) {
   if (job->marks) syscall(SYS_getpriority, MARK, place);
 }
 
-/* Timed runs of one window: at least `least`, until `seconds` are over or `most` are done. */
-static bool timed(const struct job *job, struct session *session, struct samples *samples, int64_t *late) {
+/* How many of a window's `count` runs are done at the end of turn number `turn`. */
+static int64_t due_after(const struct job *job, int turn, int64_t count) {
+  return (count * (turn + 1) + job->turns - 1) / job->turns;
+}
+
+/* The timed runs of one turn of a window: of all turns at least `least`, until `seconds` are over or `most` are done.
+ * Where models take turns, COLD runs before them are not timed: the other model's weights are in the caches. */
+static bool timed(const struct job *job, struct session *session, int turn, struct samples *samples) {
+  for (int i = 0; i < COLD && job->turns > 1; i++) {
+    if (!session_run(session, i % job->pool)) return false;
+  }
   clockid_t cpu_clock = job->threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID;
-  int64_t begin = now_ns(), stop = begin + (int64_t)(job->seconds * 1e9);
-  samples->kept = 0;
-  samples->runs = 0;
-  samples->stride = 1;
-  samples->least = samples->window = 0;
-  *late = 0;
+  int64_t begin = now_ns(), end = begin, stop = begin + (int64_t)(job->seconds / job->turns * 1e9);
+  int64_t least = due_after(job, turn, job->least), most = due_after(job, turn, job->most);
   for (int64_t k = 0; !stopped; k++) {
-    if (job->cadence_hz > 0) wait_for(begin + (int64_t)((double)k / job->cadence_hz * 1e9), late);
+    if ((job->most > 0 && samples->runs >= most) || (end > stop && samples->runs >= least)) break;
+    if (job->cadence_hz > 0) wait_for(begin + (int64_t)((double)k / job->cadence_hz * 1e9), &samples->late);
     int64_t cpu = clock_ns(cpu_clock);
     mark(job, MARK_BEGIN);
     int64_t start = now_ns();
-    bool ran = session_run(session, (int)(k % job->pool));
-    int64_t end = now_ns();
+    bool ran = session_run(session, (int)(samples->runs % job->pool));
+    end = now_ns();
     mark(job, MARK_END);
     if (!ran) return false;
     keep(samples, end - start, clock_ns(cpu_clock) - cpu);
-    samples->window = end - begin;
-    if ((job->most > 0 && k + 1 >= job->most) || (end > stop && k + 1 >= job->least)) break;
   }
+  samples->window += end - begin;
   return true;
 }
 
@@ -140,7 +152,7 @@ static int64_t process_memory(const char *field) {
 /* What a trial's record says besides its samples. */
 struct told {
   int trial, model, window;
-  int64_t load_ns, first_ns, warmup, late, resident;
+  int64_t load_ns, first_ns, warmup, resident;
   bool settled;
   const char *version;
 };
@@ -163,7 +175,7 @@ static bool write_record(FILE *out, const struct told *told, const struct sample
   json_text_member(out, &first, "version", told->version);
   json_count_member(out, &first, "runs", samples->runs);
   json_count_member(out, &first, "stride", samples->stride);
-  json_count_member(out, &first, "late", told->late);
+  json_count_member(out, &first, "late", samples->late);
   json_count_member(out, &first, "min_ns", samples->least);
   json_count_member(out, &first, "window_ns", samples->window);
   json_number_member(out, &first, "celsius", conditions_celsius());
@@ -174,38 +186,68 @@ static bool write_record(FILE *out, const struct told *told, const struct sample
   return (fflush(out) == 0 && !ferror(out)) || fault(STATUS_OUTPUT, "cannot write samples: %s", strerror(errno));
 }
 
-static bool windows(const struct job *job, struct session *session, struct told *told, FILE *out, int *written) {
-  static struct samples samples; /* a megabyte: not for the stack */
-  for (told->window = 0; told->window < job->windows; told->window++) {
-    if (!timed(job, session, &samples, &told->late) || stopped) return false;
-    if (!write_record(out, told, &samples, job->core)) return false;
+/* One model's share of a trial. */
+struct part {
+  struct session session;
+  struct told told;
+  struct samples samples;
+};
+
+/* A fresh session up to the end of its warm-up. */
+static bool begin_part(const struct job *job, struct part *part) {
+  struct session *session = &part->session;
+  struct told *told = &part->told;
+  char profile[4096];
+  if (job->profile != NULL) snprintf(profile, sizeof profile, "%s-%d-%d", job->profile, told->trial, told->model);
+  told->resident = process_memory("VmRSS:");
+  int64_t start = now_ns();
+  if (!session->runtime->open(session, job->model[told->model].path, job->threads, job->pool,
+                              job->profile == NULL ? NULL : profile)) {
+    return false;
+  }
+  told->load_ns = now_ns() - start;
+  session_fill(session, job->pool, (uint64_t)job->seed * 1000003u + (uint64_t)told->trial);
+  if (job->inputs != NULL && !session_read_inputs(session, job->inputs)) return false;
+  start = now_ns();
+  if (!session_run(session, 0)) return false;
+  told->first_ns = now_ns() - start;
+  if (job->outputs != NULL && !session_write_outputs(session, job->outputs)) return false;
+  return !stopped && warm_up(job, session, &told->warmup, &told->settled) && !stopped;
+}
+
+/* One window of all parts: the runs of each in turns, the order reversed in every other one. */
+static bool one_window(const struct job *job, struct part *parts, int count, int window, FILE *out, int *written) {
+  for (int i = 0; i < count; i++) empty(&parts[i].samples);
+  for (int turn = 0; turn < job->turns; turn++) {
+    for (int k = 0; k < count; k++) {
+      struct part *part = &parts[turn % 2 ? count - 1 - k : k];
+      if (!timed(job, &part->session, turn, &part->samples) || stopped) return false;
+    }
+  }
+  for (int i = 0; i < count; i++) {
+    parts[i].told.window = window;
+    if (!write_record(out, &parts[i].told, &parts[i].samples, job->core)) return false;
     ++*written;
   }
   return true;
 }
 
-bool protocol_trial(const struct job *job, int model, int trial, const struct runtime *runtime, const char *version,
-                    FILE *out, int *written) {
-  struct session session = {.runtime = runtime};
-  struct told told = {.trial = trial, .model = model, .version = version};
-  char profile[4096];
-  if (job->profile != NULL) snprintf(profile, sizeof profile, "%s-%d-%d", job->profile, trial, model);
-  told.resident = process_memory("VmRSS:");
-  int64_t start = now_ns();
-  bool well = runtime->open(&session, job->model[model].path, job->threads, job->pool,
-                            job->profile == NULL ? NULL : profile);
-  told.load_ns = now_ns() - start;
-  if (well) session_fill(&session, job->pool, (uint64_t)job->seed * 1000003u + (uint64_t)trial);
-  if (well && job->inputs != NULL) well = session_read_inputs(&session, job->inputs);
-  if (well) {
-    start = now_ns();
-    well = session_run(&session, 0);
-    told.first_ns = now_ns() - start;
+bool protocol_trial(const struct job *job, const int *models, int count, int trial,
+                    const struct runtime *const *runtimes, const char *const *versions, FILE *out, int *written) {
+  struct part *parts = calloc((size_t)count, sizeof *parts);
+  bool well = parts != NULL || fault(STATUS_MODEL, "out of memory");
+  int begun = 0;
+  while (well && begun < count) {
+    int model = models[begun];
+    parts[begun].session.runtime = runtimes[model];
+    parts[begun].told = (struct told){.trial = trial, .model = model, .version = versions[model]};
+    well = begin_part(job, &parts[begun++]);
   }
-  if (well && job->outputs != NULL) well = session_write_outputs(&session, job->outputs);
-  well = well && !stopped && warm_up(job, &session, &told.warmup, &told.settled) && !stopped;
-  well = well && windows(job, &session, &told, out, written);
-  runtime->close(&session);
+  for (int window = 0; well && window < job->windows; window++) {
+    well = one_window(job, parts, count, window, out, written);
+  }
+  for (int i = 0; i < begun; i++) parts[i].session.runtime->close(&parts[i].session);
+  free(parts);
   return well;
 }
 
@@ -231,8 +273,8 @@ int64_t protocol_overhead_ns(void) {
   static struct samples samples;
   const struct runtime idle = {.name = "nothing", .put = no_inputs, .infer = nothing, .take = nothing};
   struct session session = {.runtime = &idle};
-  struct job job = {.threads = 1, .least = 1, .most = 20000, .seconds = 10, .pool = 4};
-  int64_t late;
-  timed(&job, &session, &samples, &late);
+  struct job job = {.threads = 1, .turns = 1, .least = 1, .most = 20000, .seconds = 10, .pool = 4};
+  empty(&samples);
+  timed(&job, &session, 0, &samples);
   return samples.kept == 0 ? 0 : median(samples.wall, samples.kept);
 }

@@ -16,9 +16,10 @@ extern volatile sig_atomic_t stopped;
 /* Nanoseconds of a clock that only goes forward. */
 int64_t now_ns(void);
 
-/* One trial of one model; writes one record for each window. `written` counts them. False after a fault or stop. */
-bool protocol_trial(const struct job *job, int model, int trial, const struct runtime *runtime, const char *version,
-                    FILE *out, int *written);
+/* One trial of `count` models, all open at once, in this order; writes one record for each window of each. `written`
+ * counts them. False after a fault or stop. */
+bool protocol_trial(const struct job *job, const int *models, int count, int trial,
+                    const struct runtime *const *runtimes, const char *const *versions, FILE *out, int *written);
 
 /* One trial of all models at once, in turns, inference alone timed; writes one record for each model. */
 bool protocol_turns(const struct job *job, int trial, const struct runtime *const *runtimes,

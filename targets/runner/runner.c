@@ -179,12 +179,12 @@ static bool measure(struct job *job, FILE *out, int *records) {
   }
   write_begin(out, job);
   for (int trial = 0; trial < job->trials; trial++) {
-    int order[JOB_MODELS];
+    int order[JOB_MODELS], at_once = job->turns > 1 ? job->models : 1;
     if (job->together && (stopped || !protocol_turns(job, trial, runtimes, known, out, records))) return false;
     protocol_order(job->models, trial, order);
-    for (int k = 0; k < job->models && !job->together; k++) {
+    for (int k = 0; k < job->models && !job->together; k += at_once) {
       if (stopped) return false;
-      if (!protocol_trial(job, order[k], trial, runtimes[order[k]], known[order[k]], out, records)) return false;
+      if (!protocol_trial(job, &order[k], at_once, trial, runtimes, known, out, records)) return false;
     }
   }
   write_end(out, job, *records);

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets._shared import process, worker
+from targets._shared import engines, process, worker
 from targets._shared.driving import driver_of
 from targets._shared.process import converse
 from targets.host import TARGET, Host
@@ -269,6 +269,28 @@ def test_the_order_of_models_is_fair() -> None:
         assert all(sorted(order) == list(range(models)) for order in orders)
         places = [[order.index(k) for order in orders] for k in range(models)]
         assert len({sum(place) for place in places}) == 1
+
+
+def test_models_open_at_once_run_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    class Engine:
+        version = "1"
+
+        def __init__(self, path: str) -> None:
+            self.run = lambda number: ran.append(f"{path}{number}")
+
+    monkeypatch.setattr(engines, "load_library", lambda runtime: None)
+    monkeypatch.setitem(engines.OPENERS, "fake", lambda path, threads, seed: Engine(path))
+    asked = {"trials": 2, "windows": 1, "turns": 3, "least": 1, "most": 5, "seconds": 9, "threads": 2}
+    asked |= {"warmup": 0, "warmup_seconds": 0.0, "models": [{"runtime": "fake", "path": p} for p in "ab"]}
+    found = [(r["trial"], r["model"], r["runs"]) for r in worker._trials(asked)]
+    assert found == [(0, 0, 5), (0, 1, 5), (1, 1, 5), (1, 0, 5)]
+    assert ran[:2] == ["a0", "b0"]  # the first inference of each
+    cold = ["a0", "a1"], ["b0", "b1"]
+    assert ran[2:10] == [*cold[0], "a0", "a1", *cold[1], "b0", "b1"]
+    assert ran[10:18] == [*cold[1], "b2", "b3", *cold[0], "a2", "a3"]
+    assert ran[18:24] == [*cold[0], "a4", *cold[1], "b4"]
 
 
 def test_the_measuring_process_never_imports_torch_or_the_toolchain(tmp_path: Path) -> None:

@@ -159,6 +159,22 @@ def test_trials_of_several_models_take_turns_as_in_python(tmp_path: Path) -> Non
     assert found == [(t, m) for t in range(4) for m in worker.order(3, t)]
 
 
+def test_models_open_at_once_share_a_window_out_in_turns(tmp_path: Path) -> None:
+    model = str(small_onnx(tmp_path / "a.onnx"))
+    one = Model(runtime="onnxruntime", path=model)
+    job = Job(libraries=(library("onnxruntime"),), models=(one, one), trials=3, warmup=0, turns=4)
+    for wanted, runs in ((replace(job, most=10), 10), (replace(job, least=7, seconds=0.0), 7)):
+        answer = start(wanted, tmp_path)
+        assert answer.returncode == 0, answer.stderr
+        found = trials(answer.stdout)
+        assert [(r["trial"], r["model"]) for r in found] == [
+            (t, m) for t in range(3) for m in worker.order(2, t)
+        ]
+        assert {r["runs"] for r in found} == {runs}
+        # A window is as long as its own turns: the other model's are not in it.
+        assert all(sum(r["wall_ns"]) <= r["window_ns"] < 10 * sum(r["wall_ns"]) for r in found)
+
+
 def test_a_window_has_its_runs_and_its_time(tmp_path: Path) -> None:
     model = small_onnx(tmp_path / "a.onnx")
     by_runs = job_for("onnxruntime", model, least=40, most=0, seconds=0.0)

@@ -99,7 +99,7 @@ class Student:
 def channels_last(module: GraphModule) -> GraphModule:
     """The module, changed in place, with its kernels' channels innermost; activations then follow.
 
-    A fifth to a third less time for convolutions and batch norm on a CPU, the numbers the same but for
+    A sixth to a third less time for a step of a convolutional network on a CPU, the numbers the same but for
     rounding. A view of such an activation may need a copy, which `reshape` makes.
     """
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
