@@ -3,7 +3,6 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,11 +16,10 @@ from toolchain.program.channels import analyse
 from toolchain.program.cost import cost
 from toolchain.prune.plan import Limit
 from toolchain.resources import shape_of
-from toolchain.train.data import open_data
 from toolchain.train.learners import bar
 from toolchain.train.learning import learn
 from toolchain.train.metric import evaluate, program_runner
-from toolchain.values import Learning, Preprocessing, Training
+from toolchain.values import Learning, Training
 
 TRAINING = Training(batch_size=16)
 LEARNING = Learning(method="bar", epochs=8)
@@ -36,16 +34,6 @@ def program():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 3),
     )  # fmt: skip
     return capture(net, (torch.randn(2, 3, 8, 8),), name="net")
-
-
-@pytest.fixture
-def data(tmp_path, program):
-    random = np.random.default_rng(0)
-    y = np.arange(300) % 3
-    x = random.integers(0, 120, (300, 3, 8, 8))
-    x[np.arange(300), y] += 100
-    np.savez(tmp_path / "d.npz", x=x.astype(np.uint8), y=y)
-    return open_data(str(tmp_path / "d.npz"), preprocessing=Preprocessing(), program_inputs=program.inputs)
 
 
 def lesson(program, share):

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,11 +9,10 @@ from torch import nn
 from toolchain.contracts import Silent
 from toolchain.errors import InputError, Interrupted
 from toolchain.program.capture import capture, fingerprint
-from toolchain.train.data import open_data
 from toolchain.train.loop import fine_tune, learning_rate
 from toolchain.train.metric import evaluate, program_runner, resolve
 from toolchain.train.reestimate import reestimate_statistics
-from toolchain.values import Preprocessing, Training
+from toolchain.values import Training
 
 TOP1 = resolve("top1")
 SETTINGS = Training(epochs=3, lr=0.05, batch_size=32)
@@ -39,16 +37,6 @@ def program():
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3),
     )  # fmt: skip
     return capture(net, (torch.randn(2, 3, 8, 8),), name="net")
-
-
-@pytest.fixture
-def data(tmp_path, program):
-    random = np.random.default_rng(0)
-    y = np.arange(300) % 3
-    x = random.integers(0, 120, (300, 3, 8, 8))
-    x[np.arange(300), y] += 100
-    np.savez(tmp_path / "d.npz", x=x.astype(np.uint8), y=y)
-    return open_data(str(tmp_path / "d.npz"), preprocessing=Preprocessing(), program_inputs=program.inputs)
 
 
 def tune(program, data, folder, *, progress=None, training=SETTINGS, teacher="same", **more):

@@ -1,4 +1,4 @@
-"""The loss of fine-tuning: task loss and knowledge distillation from the original network.
+"""The loss of training: task loss and knowledge distillation from the original network.
 
 Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; weights and temperature as in
 budget-aware regularization (Lemaire et al., CVPR 2019): `(1-w) CE + w T^2 KL(student/T || teacher/T)`.
@@ -6,9 +6,62 @@ budget-aware regularization (Lemaire et al., CVPR 2019): `(1-w) CE + w T^2 KL(st
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+
+from toolchain.errors import InputError
+from toolchain.train.metric import as_tuple
+from toolchain.values import Training
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Batch, Data
+
+
+def followed_loss(
+    student: Callable[..., Any],
+    teacher: Callable[..., Any] | None,
+    batch: Batch,
+    data: Data,
+    training: Training,
+) -> Tensor:
+    """The mean loss of a student on a batch of `data` (0-d), with the teacher's outputs to follow if any.
+
+    Raises:
+        InputError: the targets do not fit the network's output.
+    """
+    inputs, target = batch
+    followed = None
+    if teacher is not None:
+        with torch.no_grad():
+            followed = as_tuple(teacher(*inputs))
+    try:
+        return distillation_loss(
+            as_tuple(student(*inputs)),
+            followed,
+            target,
+            temperature=training.temperature,
+            weight=training.distil_weight,
+        )
+    except (IndexError, ValueError) as error:
+        raise InputError(
+            f"{data.name}: the targets do not fit the network's output ({error})",
+            hint="check that labels and network belong together",
+        ) from error
+
+
+def mean_loss(total: float, seen: int, data: Data) -> float:
+    """An epoch's loss, `total` of `seen` samples.
+
+    Raises:
+        InputError: there were none.
+    """
+    if seen == 0:
+        raise InputError(f"{data.name}: the training part is empty", hint="add training samples")
+    return total / seen
 
 
 def distillation_loss(

@@ -23,7 +23,7 @@ from toolchain.contracts import Data, Progress
 from toolchain.errors import InputError, Interrupted
 from toolchain.program.capture import fingerprint, switch
 from toolchain.train.checkpoint import read_state, write_state
-from toolchain.train.distil import distillation_loss
+from toolchain.train.distil import followed_loss, mean_loss
 from toolchain.train.lesson import Learner, Lesson, Pressure, Verdicts
 from toolchain.train.loop import best_device, learning_rate
 from toolchain.train.metric import Metric, as_tuple, evaluate
@@ -194,12 +194,11 @@ def _epoch(bench: _Bench, number: int) -> Lived:
         total, seen = total + loss * len(batch[1]), seen + len(batch[1])
         note = f"epoch {number}/{bench.epochs}, loss {total / seen:.3f}"
         bench.progress.step(now + 1, steps * bench.epochs, note)
-    if seen == 0:
-        raise InputError(f"{bench.data.name}: the training part is empty", hint="add training samples")
+    mean = mean_loss(total, seen, bench.data)
     bench.pressure.epoch_ends(bench.module)
     return Lived(
         number=number,
-        loss=total / seen,
+        loss=mean,
         metric=_judged(bench),
         used=bench.lesson.usage.exact(bench.pressure.counts(bench.module)),
         seconds=time.perf_counter() - started,
@@ -210,25 +209,13 @@ def _step(bench: _Bench, batch: Batch, step: int, steps: int) -> float:
     """One step; the loss without the penalty."""
     inputs, target = tuple(x.to(bench.device) for x in batch[0]), batch[1].to(bench.device)
     bench.optimizer.param_groups[0]["lr"] = learning_rate(step, steps, RATE)
-    teacher = None
-    if bench.teacher is not None:
-        with torch.no_grad():
-            teacher = as_tuple(bench.teacher(*inputs))
     bench.optimizer.zero_grad(set_to_none=True)
     weights = bench.pressure.weights(bench.module, drawn=True)
-    try:
-        loss = distillation_loss(
-            as_tuple(torch.func.functional_call(bench.module, weights, inputs)),
-            teacher,
-            target,
-            temperature=bench.training.temperature,
-            weight=bench.training.distil_weight,
-        )
-    except (IndexError, ValueError) as error:
-        raise InputError(
-            f"{bench.data.name}: the targets do not fit the network's output ({error})",
-            hint="check that labels and network belong together",
-        ) from error
+
+    def student(*given: Tensor) -> Any:
+        return torch.func.functional_call(bench.module, weights, given)
+
+    loss = followed_loss(student, bench.teacher, (inputs, target), bench.data, bench.training)
     penalty = bench.pressure.penalty(bench.module, step / steps)
     whole = loss if penalty is None else loss + penalty.to(loss.device)
     whole.backward()  # type: ignore[no-untyped-call]

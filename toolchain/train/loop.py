@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -22,11 +22,14 @@ from toolchain.contracts import Data, Progress
 from toolchain.errors import CompressError, InputError, Interrupted
 from toolchain.program.capture import switch
 from toolchain.train.checkpoint import Checkpoint, Epoch, read_checkpoint, run_key, write_checkpoint
-from toolchain.train.distil import distillation_loss
+from toolchain.train.distil import followed_loss, mean_loss
 from toolchain.train.gradual import Cut, Removal
 from toolchain.train.metric import Metric, as_tuple, evaluate
 from toolchain.train.student import Student, channels_last, copied, fill
 from toolchain.values import Program, Training
+
+if TYPE_CHECKING:
+    from toolchain.contracts import Batch
 
 _WARM_UP: Final = 0.05
 """Share of all steps in which the learning rate rises linearly."""
@@ -154,7 +157,8 @@ def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
         student.cut_what_is_due(now, total_steps)
         share = student.rate(now, total_steps)
         rate = learning_rate(now, total_steps, training.lr) if share is None else share * training.lr
-        loss = _step(bench, tuple(x.to(student.device) for x in inputs), target.to(student.device), rate)
+        there = tuple(x.to(student.device) for x in inputs), target.to(student.device)
+        loss = _step(bench, there, rate)
         if not math.isfinite(loss):
             raise InputError(
                 f"fine-tuning: the loss is {loss} in epoch {number}, step {step + 1}",
@@ -164,14 +168,13 @@ def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
         left = "" if student.left is None else f", {student.left:.0%} of the parameters left"
         note = f"epoch {number}/{training.epochs}, loss {total / seen:.3f}{left}"
         bench.progress.step((number - 1) * steps + step + 1, total_steps, note)
-    if seen == 0:
-        raise InputError(f"{bench.data.name}: the training part is empty", hint="add training samples")
+    mean = mean_loss(total, seen, bench.data)
     if number == training.epochs:
         student.cut_what_is_due(total_steps, total_steps)
     value = _judge(bench)
     epoch = Epoch(
         number=number,
-        loss=total / seen,
+        loss=mean,
         metric=value,
         lr=rate,
         seconds=time.perf_counter() - started,
@@ -190,28 +193,12 @@ def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
     )
 
 
-def _step(bench: _Bench, inputs: tuple[Tensor, ...], target: Tensor, rate: float) -> float:
+def _step(bench: _Bench, batch: Batch, rate: float) -> float:
     optimizer = bench.student.optimizer
     for group in optimizer.param_groups:
         group["lr"] = rate
-    teacher = None
-    if bench.teacher is not None:
-        with torch.no_grad():
-            teacher = as_tuple(bench.teacher(*inputs))
     optimizer.zero_grad(set_to_none=True)
-    try:
-        loss = distillation_loss(
-            as_tuple(bench.student.module(*inputs)),
-            teacher,
-            target,
-            temperature=bench.training.temperature,
-            weight=bench.training.distil_weight,
-        )
-    except (IndexError, ValueError) as error:
-        raise InputError(
-            f"{bench.data.name}: the targets do not fit the network's output ({error})",
-            hint="check that labels and network belong together",
-        ) from error
+    loss = followed_loss(bench.student.module, bench.teacher, batch, bench.data, bench.training)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
