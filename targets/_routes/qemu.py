@@ -18,7 +18,7 @@ from typing import Final
 from targets._shared.bundling import fetch_library
 from targets._shared.driving import follow_job
 from targets._shared.parity import SILENCE_SECONDS, outputs_here, parity, parity_job
-from targets._shared.runner import Library, compiler, runner
+from targets._shared.runner import Job, Library, compiler, runner
 from targets._shared.sysroot import CORES, LIBRARIES, sysroot
 from targets.host import TARGET
 from toolchain.artifacts import content_hash, place
@@ -99,21 +99,31 @@ class Emulated:
             counted, outputs = Path(folder) / "counts", Path(folder) / "outputs"
             job = parity_job(file, str(file.path.resolve()), str(outputs))
             job = replace(job, libraries=(library,), least=self.runs, most=self.runs, marks=1)
-            emulator = shutil.which(EMULATOR)
-            assert emulator is not None
-            before = [emulator, "-cpu", self.core, "-L", str(sysroot(self.core, _folder()))]
-            before += ["-plugin", f"{_counter()},out={counted}"]
-            follow_job(
-                runner("aarch64"),
-                job,
-                silence_seconds=SILENCE_SECONDS,
-                on_record=lambda _: None,
-                before=before,
-            )
+            self._follow(job, "-plugin", f"{_counter()},out={counted}")
             lines = counted.read_text(encoding="ascii").split()
             if len(lines) != self.runs:
                 raise DeviceError(f"{len(lines)} of {self.runs} inferences of {file.path.name} were counted")
             return tuple(map(int, lines)), outputs.read_bytes()
+
+    def outputs(self, file: ModelFile, library: Library, sessions: int) -> bytes:
+        """Outputs of the first inference of so many sessions, each on its own inputs, as raw tensors."""
+        with tempfile.TemporaryDirectory() as folder:
+            outputs = Path(folder) / "outputs"
+            job = parity_job(file, str(file.path.resolve()), str(outputs), sessions)
+            self._follow(replace(job, libraries=(library,)))
+            return outputs.read_bytes()
+
+    def _follow(self, job: Job, *options: str) -> None:
+        """Run a job under the emulator, which takes `options`."""
+        emulator = shutil.which(EMULATOR)
+        assert emulator is not None
+        follow_job(
+            runner("aarch64"),
+            job,
+            silence_seconds=SILENCE_SECONDS,
+            on_record=lambda _: None,
+            before=[emulator, "-cpu", self.core, "-L", str(sysroot(self.core, _folder())), *options],
+        )
 
 
 def _version() -> tuple[int, ...]:

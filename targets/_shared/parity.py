@@ -15,16 +15,26 @@ from toolchain.contracts import ModelFile
 from toolchain.errors import DeviceError
 
 OUTPUTS: Final = "outputs"
+ANY_CORE: Final = -2
 SILENCE_SECONDS: Final = 3600.0
 
 
-def parity_job(file: ModelFile, path: str, outputs: str) -> Job:
-    """One session on one set of inputs, the same on every machine, with a warm-up of a single run."""
-    model = Model(runtime=file.runtime, path=path)
-    return Job(models=(model,), least=1, most=1, pool=1, warmup=1, warmup_seconds=0.0, outputs=outputs)
+def parity_job(file: ModelFile, path: str, outputs: str, sessions: int = 1) -> Job:
+    """Each session on a set of inputs, the same on every machine, with a warm-up of a single run."""
+    return Job(
+        models=(Model(runtime=file.runtime, path=path),),
+        trials=sessions,
+        core=ANY_CORE,
+        least=1,
+        most=1,
+        pool=1,
+        warmup=1,
+        warmup_seconds=0.0,
+        outputs=outputs,
+    )
 
 
-def outputs_here(file: ModelFile) -> bytes | None:
+def outputs_here(file: ModelFile, sessions: int = 1) -> bytes | None:
     """The outputs of this machine's own kernels for the same inputs; None where the runner cannot be had."""
     found = usable((file.runtime,))
     if found is None:
@@ -32,7 +42,8 @@ def outputs_here(file: ModelFile) -> bytes | None:
     program, libraries = found
     with tempfile.TemporaryDirectory() as folder:
         outputs = Path(folder) / OUTPUTS
-        job = replace(parity_job(file, str(file.path.resolve()), str(outputs)), libraries=libraries)
+        job = parity_job(file, str(file.path.resolve()), str(outputs), sessions)
+        job = replace(job, libraries=libraries)
         follow_job(program, job, silence_seconds=SILENCE_SECONDS, on_record=lambda _: None)
         return outputs.read_bytes()
 

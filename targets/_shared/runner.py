@@ -58,9 +58,10 @@ class Job:
     """What the runner is to do: `trials` fresh sessions of every model, `windows` records of each.
 
     A window has `least` runs or more and ends after `seconds`, or with run number `most` (0: no limit). A
-    one-thread run is pinned to `core` (-1: the last one allowed). With `turns` above 1 all models are open at
-    once and share the runs of a window out in so many turns. `together` (1) opens all models at once and
-    times their inference alone, run by run; `profile` begins the names of the runtimes' profiles.
+    one-thread run is pinned to `core` (-1: the last one allowed, -2: not pinned). With `turns` above 1 all
+    models are open at once and share the runs of a window out in so many turns. `together` (1) opens all
+    models at once and times their inference alone, run by run; `profile` begins the names of the runtimes'
+    profiles.
     `max_celsius`, `min_battery` (percent) and `cadence_hz` are off at 0. `marks` (1) shows an instruction
     counter where runs begin and end. After `deadline` seconds the runner ends itself; `lock` is a file that
     one measurement at a time holds.

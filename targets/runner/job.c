@@ -21,7 +21,7 @@ static const struct number {
   double least;
 } NUMBERS[] = {
     {"threads", INT, offsetof(struct job, threads), 1},
-    {"core", INT, offsetof(struct job, core), -1},
+    {"core", INT, offsetof(struct job, core), -2},
     {"trials", INT, offsetof(struct job, trials), 1},
     {"windows", INT, offsetof(struct job, windows), 1},
     {"least", LONG, offsetof(struct job, least), 1},

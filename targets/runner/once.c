@@ -49,7 +49,7 @@ bool once(const char *inputs, const char *outputs) {
   if (well && inputs != NULL) well = session_read_inputs(&session, inputs);
   well = well && session_run(&session, 0);
   for (size_t i = 0; well && i < session.outputs; i++) show(&session.output[i], session.result[i]);
-  if (well && outputs != NULL) well = session_write_outputs(&session, outputs);
+  if (well && outputs != NULL) well = session_write_outputs(&session, outputs, false);
   session.runtime->close(&session);
   return (well && fflush(stdout) == 0) || fault(STATUS_OUTPUT, "cannot write the outputs");
 }

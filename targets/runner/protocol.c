@@ -211,7 +211,7 @@ static bool begin_part(const struct job *job, struct part *part) {
   start = now_ns();
   if (!session_run(session, 0)) return false;
   told->first_ns = now_ns() - start;
-  if (job->outputs != NULL && !session_write_outputs(session, job->outputs)) return false;
+  if (job->outputs != NULL && !session_write_outputs(session, job->outputs, part->told.trial > 0)) return false;
   return !stopped && warm_up(job, session, &told->warmup, &told->settled) && !stopped;
 }
 

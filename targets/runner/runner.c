@@ -98,7 +98,8 @@ static bool check_models(const struct job *job) {
   return true;
 }
 
-/* Keeps a one-thread measurement on one core: the one asked for, or the last (the first serves interrupts). */
+/* Keeps a one-thread measurement on one core: the one asked for, or the last (-1; the first serves interrupts). What
+ * has no time to measure runs on any (-2). */
 static bool pin(struct job *job) {
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return true;
@@ -107,7 +108,7 @@ static bool pin(struct job *job) {
     if (CPU_ISSET(core, &allowed)) last = core;
   }
   int wanted = job->core < 0 ? last : job->core;
-  if (job->threads == 1) {
+  if (job->threads == 1 && job->core >= -1) {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(wanted, &one);

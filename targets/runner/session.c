@@ -101,8 +101,8 @@ bool session_read_inputs(struct session *session, const char *path) {
   return whole || fault(STATUS_JOB, "%s does not hold one set of the model's inputs", path);
 }
 
-bool session_write_outputs(const struct session *session, const char *path) {
-  FILE *file = fopen(path, "wb");
+bool session_write_outputs(const struct session *session, const char *path, bool more) {
+  FILE *file = fopen(path, more ? "ab" : "wb");
   if (file == NULL) return fault(STATUS_OUTPUT, "cannot write outputs %s: %s", path, strerror(errno));
   bool whole = true;
   for (size_t i = 0; i < session->outputs && whole; i++) {

@@ -62,8 +62,9 @@ bool tensor_sized(struct tensor *tensor, const char *path);
 /* Fills every input set: normal values, or 0 and 1 for integers, which are valid wherever an index is meant. */
 void session_fill(struct session *session, int sets, uint64_t seed);
 
-/* Reads input set 0 from a file of raw tensors, or writes the last outputs to one; false after a fault. */
+/* Reads input set 0 from a file of raw tensors, or writes the last outputs to one, behind what it holds if there are
+ * `more` than these; false after a fault. */
 bool session_read_inputs(struct session *session, const char *path);
-bool session_write_outputs(const struct session *session, const char *path);
+bool session_write_outputs(const struct session *session, const char *path, bool more);
 
 #endif

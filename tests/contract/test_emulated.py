@@ -8,6 +8,7 @@ import pytest
 
 from targets._routes import qemu
 from targets._routes.qemu import ROUTE, Emulated
+from targets._shared.parity import outputs_here, parity
 from targets._shared.sysroot import CORES, sysroot
 from tests.runners import small_onnx, small_tflite
 from toolchain import benching, cli
@@ -41,6 +42,16 @@ def test_counts_repeat_exactly_and_outputs_are_those_of_this_machine(core, tmp_p
     assert first.records == ()
     (parity,) = first.parity
     assert parity["max_relative"] <= 1e-5
+
+
+def test_every_session_has_inputs_and_outputs_of_its_own(core, tmp_path):
+    file = benching._given(small_tflite(tmp_path / "a.tflite"), core.runtimes)
+    library = qemu.fetch_library("litert", "aarch64")
+    one, three = (core.outputs(file, library, sessions) for sessions in (1, 3))
+    assert three[: len(one)] == one
+    parts = {three[start : start + len(one)] for start in range(0, len(three), len(one))}
+    assert len(parts) == 3
+    assert parity(three, outputs_here(file, 3))["max_relative"] <= 1e-5
 
 
 @pytest.mark.slow

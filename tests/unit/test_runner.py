@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -410,3 +411,24 @@ def test_without_arguments_it_says_how_it_is_used() -> None:
     done = subprocess.run([binary()], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: edgefit-runner JOB")
+
+
+def test_onnxruntime_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """Its builds for Linux keep an identifier and events there, and send them, unless told not to."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "CI"))}
+    job = job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"))
+    done = start(job, tmp_path, env=kept | {"HOME": str(home)})
+    assert done.returncode == 0, done.stderr
+    assert list(home.rglob("*")) == []
+
+
+def test_a_process_of_edgefit_tells_onnxruntime_to_send_nothing() -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
+    show = "import os, toolchain; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for given, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        done = subprocess.run(
+            [sys.executable, "-c", show], capture_output=True, text=True, check=True, env=kept | given
+        )
+        assert done.stdout.strip() == expected
