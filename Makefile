@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 SOURCE := toolchain targets benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo model always runner firmware test test-all check lint format clean
+.PHONY: help demo model always runner firmware board test test-all check lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ firmware: $(if $(filter %.onnx,$(MODEL)),$(MODEL),$(RESULT)/report.json) $(if $(
 	@$(MAKE) --no-print-directory -C targets/runner firmware ARCH=$(ARCH) MODEL=$(LINKED) \
 	  BUILD=$(CURDIR)/build/firmware EDGEFIT=$(if $(findstring /,$(EDGEFIT)),$(abspath $(EDGEFIT)),$(EDGEFIT))
 endif
+
+board: $(READY) ## fetch a root file system for the tests of ssh and adb: sshd, adbd, BusyBox of Debian 13; installs nothing
+	@$(BIN)/python -m tests.debian
 
 test: $(READY) ## run the tests (under 10 minutes on 2 cores)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"

@@ -1,87 +1,160 @@
-"""A device behind a real sshd, in its own network namespace: nothing listens anywhere."""
+"""A device behind a real sshd, in a place of its own (`tests.spaces`): nothing listens anywhere."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
-import subprocess
-from pathlib import Path
+import threading
+import time
 
 import pytest
 
+from targets._routes import ssh
 from tests.runners import binary, library
+from tests.spaces import Space, space
+
+CONFIG = """HostKey /mnt/host
+AuthorizedKeysFile /mnt/authorized
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PidFile none
+SetEnv PATH=/usr/local/bin:/usr/bin:/bin HOME=/root
+"""
 
 
-class Board:
-    """The device's side: its home folder, and the processes that serve connections."""
+class Device:
+    """What is on a device, and what runs there. The folder of its test is /mnt on it."""
 
-    def __init__(self, root):
-        self.home, self.root = root / "board", root
-        self.folder = self.home / ".cache/edgefit"
+    name = ""
 
-    def connections(self):
-        file = self.root / "connections"
-        return [int(word) for word in file.read_text().split()] if file.exists() else []
+    def __init__(self, place: Space):
+        self.space, self.home, self.test = place, place.home, place.test
 
-    def cut(self):
-        """Kill what serves the newest connection."""
-        os.kill(self.connections()[-1], signal.SIGKILL)
+    @property
+    def folder(self):
+        """Where the device has what was sent and what is measured."""
+        return self.space.inside("/root/.cache/edgefit")
 
     def samples(self):
         return next(iter(self.folder.glob("runs/*/samples.ndjson")), None)
+
+    def begun(self):
+        """Whether a measurement has written its first record."""
+        samples = self.samples()
+        return samples is not None and "begin" in samples.read_text()
 
     def runner(self):
         """The process that measures, or None."""
         pid = next(iter(self.folder.glob("runs/*/pid")), None)
         return int(pid.read_text()) if pid is not None and pid.read_text().strip() else None
 
+    def guard(self):
+        """The process that puts back what was set."""
+        return int((self.folder / "settings/pid").read_text())
+
+    def sent(self):
+        """The files that were sent and are kept, with the time of each."""
+        return {file.name: file.stat().st_mtime_ns for file in self.folder.glob("files/*")}
+
     def left(self):
-        """What is left of runs: folders and processes."""
-        found = [str(p) for p in self.folder.glob("runs/*")]
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                found += [process.parent.name] if str(self.folder).encode() in process.read_bytes() else []
-            except OSError:
-                continue
+        """What is left of runs: folders and processes. What is just ending is given a moment."""
+        stop = time.monotonic() + 3.0
+        while (found := self._left()) and time.monotonic() < stop:
+            time.sleep(0.05)
         return found
+
+    def _left(self):
+        processes = self.space.processes().items()
+        running = [f"{pid}: {line!r}" for pid, line in processes if b"edgefit" in line or b"guard" in line]
+        return [str(p) for p in (*self.folder.glob("runs/*"), *self.folder.glob("settings"))] + running
+
+    def program(self, name, text):
+        """Put a program where the device looks first; /usr/local/bin there."""
+        path = self.test / "bin" / name
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o700)
+
+
+class Board(Device):
+    """A device behind sshd; the processes that serve connections are its `connections`."""
+
+    name, shell = "ssh://board", ssh.SshShell
+
+    def __init__(self, place: Space):
+        super().__init__(place)
+        self.back()
+
+    def open(self):
+        return ssh._open("//board")
+
+    def connections(self):
+        file = self.test / "connections"
+        return [int(word) for word in file.read_text().split()] if file.exists() else []
+
+    def cut(self):
+        """Kill what serves the newest connection."""
+        os.kill(self.connections()[-1], signal.SIGKILL)
+
+    def away(self):
+        """The link breaks, and there is no new one."""
+        self._serve("exit 1")
+        self.cut()
+
+    def back(self):
+        """There are connections (again)."""
+        sshd = "/usr/sbin/sshd -i -E /mnt/log -f /mnt/sshd_config"
+        self._serve(f"exec {' '.join(self.space.command())} {sshd}")
+
+    def _serve(self, command):
+        script = self.test / "serve"
+        script.write_text(f"#!/bin/sh\necho $$ >> {self.test}/connections\n{command}\n")
+        script.chmod(0o700)
 
 
 @pytest.fixture
 def board(tmp_path, monkeypatch):
-    pytest.importorskip("asyncssh")
+    asyncssh = pytest.importorskip("asyncssh")
     library("onnxruntime"), binary()
-    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
-    if not Path(sshd).exists():
-        pytest.skip("no sshd: apt-get install openssh-server")
-    if os.getuid() != 0 or subprocess.run(["unshare", "--net", "true"], check=False).returncode != 0:
-        pytest.skip("network namespaces are not permitted here")
-    Path("/run/sshd").mkdir(exist_ok=True)
-    board = Board(tmp_path)
-    home = tmp_path / "home"
-    board.home.mkdir()
-    (home / ".ssh").mkdir(parents=True)
-    for key in (tmp_path / "host", home / ".ssh/id_ed25519", tmp_path / "other"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    (tmp_path / "authorized").write_text((home / ".ssh/id_ed25519.pub").read_text())
-    (tmp_path / "sshd_config").write_text(
-        f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/authorized\nStrictModes no\nUsePAM no\n"
-        "PasswordAuthentication no\nPidFile none\n"
-        f"SetEnv HOME={board.home} PATH={tmp_path}/bin:/usr/bin:/bin\n"
-    )
-    serve(board, f"exec unshare --net {sshd} -i -E {tmp_path}/log -f {tmp_path}/sshd_config")
-    (home / ".ssh/config").write_text(f"Host board\n  User root\n  ProxyCommand {tmp_path}/serve\n")
-    key = (tmp_path / "host.pub").read_text().split()
-    (home / ".ssh/known_hosts").write_text(f"board {key[0]} {key[1]}\n")
-    monkeypatch.setenv("HOME", str(home))
-    yield board
-    for pid in board.connections():
-        if Path(f"/proc/{pid}").exists():
-            os.kill(pid, signal.SIGKILL)
+    place = space(tmp_path)
+    try:
+        if not place.inside("/usr/sbin/sshd").exists():
+            pytest.skip("no sshd: make board, or apt-get install openssh-server")
+        home = tmp_path / "home"
+        (home / ".ssh").mkdir(parents=True)
+        for path in (tmp_path / "host", home / ".ssh/id_ed25519", tmp_path / "other"):
+            key = asyncssh.generate_private_key("ssh-ed25519")
+            key.write_private_key(path)
+            path.chmod(0o600)
+            key.write_public_key(path.with_suffix(".pub"))
+        (tmp_path / "authorized").write_text((home / ".ssh/id_ed25519.pub").read_text())
+        (tmp_path / "sshd_config").write_text(CONFIG)
+        (home / ".ssh/config").write_text(f"Host board\n  User root\n  ProxyCommand {tmp_path}/serve\n")
+        kind, key, *_ = (tmp_path / "host.pub").read_text().split()
+        (home / ".ssh/known_hosts").write_text(f"board {kind} {key}\n")
+        monkeypatch.setenv("HOME", str(home))
+        yield Board(place)
+    finally:
+        place.end()
 
 
-def serve(board, command):
-    """What the client runs instead of opening a connection."""
-    script = board.root / "serve"
-    script.write_text(f"#!/bin/sh\necho $$ >> {board.root}/connections\n{command}\n")
-    script.chmod(0o700)
+@contextlib.contextmanager
+def beside(true, then):
+    """Does something beside the test, as soon as it is time."""
+    happened = []
+
+    def wait():
+        stop = time.monotonic() + 60
+        while time.monotonic() < stop:
+            with contextlib.suppress(FileNotFoundError):  # a file that went while it was looked at
+                if true():
+                    happened.append(then())
+                    return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+    assert happened

@@ -111,6 +111,11 @@ def _bench(found: Found) -> Iterator[str]:
     yield from table(rows)
     for model in found["models"]:
         yield from (f"warning: {model['file']}: {line}" for line in _doubts(model["timing"]))
+    yield from _heat(found["before"], found["after"] or {})
+    for model in found["models"]:
+        if settings["tier"]["windows"] > 1:
+            yield ""
+            yield from _course(model)
     yield ""
     yield from _state(found["before"])
 
@@ -153,6 +158,23 @@ def _doubts(timing: Found) -> Iterator[str]:
         yield f"throttled: {100 * (timing['slowdown'] - 1):.0f} % slower at the end than at the beginning"
     if timing["late"]:
         yield f"{timing['late']} runs missed their cadence"
+
+
+def _heat(before: Found, after: Found) -> Iterator[str]:
+    """Whether the device began to protect itself from its heat; Android alone says so."""
+    first, last = before.get("thermal_status"), after.get("thermal_status")
+    if first is not None and last is not None and last > first:
+        yield f"warning: it became hot: thermal status {first:.0f} before, {last:.0f} after"
+
+
+def _course(model: Found) -> Iterator[str]:
+    """One long session, part by part: of the tier `sustained`, minute by minute."""
+    rows: list[tuple[str, ...]] = [(f"{model['file']}: part", "p50", "p90", "celsius", "MHz")]
+    for number, window in enumerate(model["timing"]["windows"], start=1):
+        times = (words.milliseconds(window[key]) for key in ("p50_ms", "p90_ms"))
+        state = ("-" if window[key] is None else f"{window[key]:.0f}" for key in ("celsius", "mhz"))
+        rows.append((str(number), *times, *state))
+    yield from table(rows)
 
 
 def _state(before: Found) -> Iterator[str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from targets._shared.distant import Behind, Distant
-from targets._shared.remote import LinkLostError, Said
 from targets._shared.runner import NDK, ndk_compiler
 from targets._shared.settings import settings_of
+from targets._shared.shell import LinkLostError, Said, patiently
 from targets.host import TARGET
 from toolchain.contracts import Benched, BenchSettings, ModelFile, Need, Progress, Reachable, Route
 from toolchain.errors import DeviceError
@@ -27,6 +27,7 @@ MODERATE: Final = 2
 COOL_SECONDS: Final = 600.0
 _PORT: Final = re.compile(r"\S+:\d+")
 _CORES: Final = """for c in {sysfs}/devices/system/cpu/cpu[0-9]*; do
+  [ "$(cat "$c/online" 2> /dev/null)" != 0 ] || continue
   echo "${{c##*/cpu}} $(cat "$c/cpu_capacity" 2> /dev/null || cat "$c/cpufreq/cpuinfo_max_freq" 2> /dev/null)"
 done"""
 
@@ -52,7 +53,8 @@ class AdbShell:
         if _PORT.fullmatch(self.serial):
             _adb("connect", self.serial, seconds=CONNECT_SECONDS)
         done = _adb("-s", self.serial, "get-state", seconds=CONNECT_SECONDS)
-        said = _flat(done.stdout + done.stderr)
+        # What is said of a server that had to be started first goes to standard error.
+        said = _flat(done.stdout or done.stderr)
         if "unauthorized" in said:
             raise DeviceError(
                 f"{self.name} does not let us in",
@@ -93,13 +95,15 @@ class Phone(Behind):
         """As `Behind.bench`, with what Android says of battery and heat before and after."""
         before = self.gate()
         found = super().bench(files, settings, progress)
-        after = None if found.after is None else {**found.after, **self.android()}
-        return replace(found, before={**found.before, **before}, after=after)
+        try:
+            after = self.android()
+        except LinkLostError:  # what was measured stands
+            after = dict.fromkeys(before)
+        return replace(found, before={**found.before, **before}, after={**(found.after or {}), **after})
 
     def device(self) -> Distant:
-        """As `Behind.device`, once it is cool."""
-        self.gate()
-        return super().device()
+        """As `Behind.device`; before each measurement it waits until it is cool."""
+        return replace(super().device(), ready=self.gate)
 
     def gate(self) -> dict[str, float | None]:
         """Android's state, once it is cool.
@@ -125,7 +129,9 @@ class Phone(Behind):
 
     def android(self) -> dict[str, float | None]:
         """Battery percent and degrees, thermal status (0: none); None where the device does not say."""
-        text = self.shell.run("dumpsys battery; dumpsys thermalservice").out.decode(errors="replace")
+        ask = "dumpsys battery; dumpsys thermalservice"
+        said = patiently(self.shell, self.patience_seconds, lambda: self.shell.run(ask))
+        text = said.out.decode(errors="replace")
 
         def number(pattern: str, scale: float = 1.0) -> float | None:
             found = re.search(pattern, text, re.MULTILINE)
@@ -138,14 +144,14 @@ class Phone(Behind):
         }
 
 
-def big_core(text: str) -> int:
-    """The core of the highest capacity (or clock), the last of several; -1 where the device does not say.
+def by_speed(text: str) -> tuple[int, ...]:
+    """The cores from the highest capacity (or clock) down, of equal ones the last first.
 
-    `text` has a line `NUMBER VALUE` for each core.
+    Empty where the device does not say, or all are alike. `text` has a line `NUMBER VALUE` for each core.
     """
     cores = [line.split() for line in text.splitlines()]
-    known = [(int(value), int(number)) for number, value in (c for c in cores if len(c) == 2)]
-    return max(known)[1] if known and len({value for value, _ in known}) > 1 else -1
+    known = sorted(((int(c[1]), int(c[0])) for c in cores if len(c) == 2), reverse=True)
+    return tuple(number for _, number in known) if len({value for value, _ in known}) > 1 else ()
 
 
 def _open(rest: str) -> Phone:
@@ -155,9 +161,11 @@ def _open(rest: str) -> Phone:
     shell = AdbShell(serial=serial)
     shell.connect()
     settings = settings_of(shell.name)
-    if settings.core < 0:
+    if settings.core < 0 or not settings.cores:
         text = shell.run(_CORES.format(sysfs=settings.sysfs)).out.decode(errors="replace")
-        settings = replace(settings, core=big_core(text))
+        cores = settings.cores or by_speed(text)
+        core = cores[0] if settings.core < 0 and cores else settings.core
+        settings = replace(settings, core=core, cores=cores)
     return Phone(shell=shell, runtimes=TARGET.runtimes, settings=settings)
 
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from targets._shared import tensorrt
 from targets._shared.distant import Behind
-from targets._shared.remote import LinkLostError, Said
 from targets._shared.runner import ARCHITECTURES, compiler, runner
 from targets._shared.settings import settings_of
+from targets._shared.shell import LinkLostError, Said
 from targets.host import TARGET
 from toolchain.contracts import Need, Reachable, Route
 from toolchain.errors import DeviceError

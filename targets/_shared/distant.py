@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +13,11 @@ from targets._shared import tensorrt
 from targets._shared.benching import job_of
 from targets._shared.parity import OUTPUTS, outputs_here, parity, parity_job
 from targets._shared.probing import of_profile, of_turns
-from targets._shared.remote import POLL_SECONDS, Answer, Shell, Station, reach
+from targets._shared.remote import POLL_SECONDS, Answer, Station, reach
 from targets._shared.runner import Job, Model, version
 from targets._shared.sampling import job_for, measurement
 from targets._shared.settings import TEGRASTATS, Settings
+from targets._shared.shell import Shell
 from targets._shared.tegra import watched
 from targets._shared.timing import RUNS, SECONDS, SESSIONS, Group, probe_layers
 from toolchain.contracts import Benched, BenchSettings, Checked, ModelFile, Progress, Runtime, Sampling
@@ -25,6 +26,8 @@ from toolchain.values import Artifact, Conditions, Layer, Measurement, Precision
 
 SPARE_SECONDS, SLOW_SECONDS = 300.0, 10.0
 """What a measurement may take at most besides its runs, and for each run that is asked for."""
+PATIENCE_SECONDS: Final = 120.0
+"""How long a link that was lost is made again."""
 PROFILE: Final = "profile"
 LEAST_ROUNDS: Final = 8
 
@@ -117,9 +120,10 @@ def check(station: Station, files: Sequence[ModelFile], progress: Progress) -> t
 
 @dataclass(frozen=True, kw_only=True)
 class Distant:
-    """A device behind a shell, as `targets.host.Host` is this machine."""
+    """A device behind a shell, as `targets.host.Host` is this machine. `ready` comes before it measures."""
 
     station: Station
+    ready: Callable[[], object] = field(default=lambda: None)
 
     def conditions(self, runtime: Runtime, threads: int) -> Conditions:
         """What the device is and the state it is in now."""
@@ -203,6 +207,7 @@ class Distant:
 
     def _run(self, job: Job, files: str = "") -> Answer:
         """The answer to `job`, which gets the libraries of its models and a deadline."""
+        self.ready()
         libraries = tuple(self.station.library(name) for name in sorted({m.runtime for m in job.models}))
         runs = max(job.least, job.most) + job.warmup
         each = 4 * (job.seconds + job.warmup_seconds) + SLOW_SECONDS * min(runs, 2 * job.least)
@@ -235,7 +240,7 @@ class Behind:
 
     shell: Shell
     runtimes: tuple[Runtime, ...]
-    patience_seconds: float = 120.0
+    patience_seconds: float = field(default_factory=lambda: PATIENCE_SECONDS)
     settings: Settings = field(default_factory=Settings)
 
     def bench(self, files: Sequence[ModelFile], settings: BenchSettings, progress: Progress) -> Benched:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from targets._shared import settings
 from targets._shared.bundling import fetch_library, given_library
 from targets._shared.runner import ANDROID, Job, Library, installed_library, native, runner, version
 from targets._shared.settings import Settings
+from targets._shared.shell import LinkLostError, Shell, at_last, last_line, patiently, well
 from toolchain.artifacts import content_hash
 from toolchain.errors import DeviceError
 
@@ -26,6 +27,8 @@ ARCHITECTURES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "armv7l": "arm
 FIRST_SECONDS, POLL_SECONDS = 0.1, 1.0
 """Before the second question and, later, between two: or a twentieth of a longer measurement."""
 SMALL_BYTES: Final = 2**16
+LIBRARY_REFUSED, MODEL_REFUSED = 3, 4
+"""Exit statuses of the runner (docs/runner.md)."""
 _PLACES: Final = '"${HOME:-/nonexistent}/.cache/edgefit" /var/tmp/edgefit /tmp/edgefit /dev/shm/edgefit'
 _PROBE: Final = f"""uname -sm
 if [ -x /system/bin/getprop ]; then echo android; else echo linux; fi
@@ -42,6 +45,9 @@ elif [ -f pid ] && grep -q edgefit "/proc/$(cat pid)/cmdline" 2>/dev/null; then 
 elif {alive}; then echo running
 elif [ -f result.json ]; then echo done
 else echo dead; fi"""
+# What it said last; with nothing said, whether anything can still be written there.
+_WHY: Final = """cd {run} && cat err 2>/dev/null
+[ -s err ] || (head -c 65536 /dev/zero | cat > try) 2>&1; rm -f try"""
 _STOP: Final = """cd {run} 2>/dev/null || exit 0
 if [ -f pid ] && grep -q edgefit "/proc/$(cat pid)/cmdline" 2>/dev/null; then
   kill "$(cat pid)" 2>/dev/null
@@ -53,42 +59,8 @@ cd / && rm -rf {run}
 {free}"""
 
 
-class LinkLostError(DeviceError):
-    """The connection broke; the device may go on without it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What a command on the device ended with."""
-
-    status: int
-    out: bytes
-    err: bytes
-
-
-class Shell(Protocol):
-    """A way to run commands on a device."""
-
-    @property
-    def name(self) -> str:
-        """As it is written after --device."""
-
-    def run(self, command: str, *, sent: bytes = b"", seconds: float = 60.0) -> Said:
-        """Run a shell command, `sent` on its standard input.
-
-        Raises:
-            LinkLostError: no exit status came back.
-        """
-
-    def reconnect(self) -> None:
-        """Make a new connection after the link was lost.
-
-        Raises:
-            LinkLostError: it is still gone.
-        """
-
-    def close(self) -> None:
-        """Drop the connection; what runs on the device goes on."""
+class _RefusedError(DeviceError):
+    """The runner refused a library or a model: what was sent is of no use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +118,7 @@ class Station:
     def conditions(self) -> dict[str, Any]:
         """The state of the device now, as the runner tells it."""
         command = f"{shlex.quote(self.program)} --conditions"
-        text = self._patiently(lambda: _well(self.shell, command, "read the conditions"))
+        text = self._patiently(lambda: well(self.shell, command, "read the conditions"))
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError as error:
@@ -160,11 +132,16 @@ class Station:
 
         Raises:
             LinkLostError: the link stays away; the run goes on.
-            DeviceError: the measurement is not complete.
+            DeviceError: the measurement is not complete. A file that the runner refused is not kept there.
         """
-        job = replace(job, lock=f"{self.place.folder}/lock", core=self.settings.core)
+        cores = self.settings.cores[: job.threads]
+        job = replace(job, lock=f"{self.place.folder}/lock", core=self.settings.core, cores=cores)
         command = f"{shlex.quote(self.program)} job --out ."
-        return self.carry(job.text(), command, every_seconds=every_seconds, files=files)
+        try:
+            return self.carry(job.text(), command, every_seconds=every_seconds, files=files)
+        except _RefusedError:
+            self.forget([model.path for model in job.models] + [library.path for library in job.libraries])
+            raise
 
     def carry(self, text: str, command: str, *, every_seconds: float, files: str) -> Answer:
         """As `run`, for a `command` that finds `text` in the file `job` and leaves what the runner would."""
@@ -186,10 +163,10 @@ class Station:
         return Answer(records=tuple(records), files=left)
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
-        return _patiently(self.shell, self.patience_seconds, ask)
+        return patiently(self.shell, self.patience_seconds, ask)
 
 
-def reach(shell: Shell, patience_seconds: float = 120.0, asked: Settings | None = None) -> Station:
+def reach(shell: Shell, patience_seconds: float, asked: Settings | None = None) -> Station:
     """Look at the device behind `shell`, and put the runner there unless it is there.
 
     What a measurement that was killed has left set is put back.
@@ -197,11 +174,11 @@ def reach(shell: Shell, patience_seconds: float = 120.0, asked: Settings | None 
     Raises:
         DeviceError: no runner for it, no room, or the runner does not run there.
     """
-    place = _patiently(shell, patience_seconds, lambda: _probe(shell))
+    place = patiently(shell, patience_seconds, lambda: _probe(shell))
     here = runner(place.arch)
-    program = _patiently(shell, patience_seconds, lambda: _upload(shell, place, here, executable=True))
-    _patiently(shell, patience_seconds, lambda: _require_runs(shell, program))
-    _patiently(shell, patience_seconds, lambda: _well(shell, settings.free(place.folder), "put things back"))
+    program = patiently(shell, patience_seconds, lambda: _upload(shell, place, here, executable=True))
+    patiently(shell, patience_seconds, lambda: _require_runs(shell, program))
+    patiently(shell, patience_seconds, lambda: well(shell, settings.free(place.folder), "put things back"))
     return Station(
         shell=shell,
         place=place,
@@ -212,7 +189,7 @@ def reach(shell: Shell, patience_seconds: float = 120.0, asked: Settings | None 
 
 
 def _probe(shell: Shell) -> Place:
-    lines = _well(shell, _PROBE, "look around").splitlines()
+    lines = well(shell, _PROBE, "look around").splitlines()
     system, _, machine = (lines[0] if lines else "").partition(" ")
     arch = ARCHITECTURES.get(machine.strip())
     if system != "Linux" or arch is None:
@@ -249,15 +226,17 @@ def _upload(
     quoted, partial = shlex.quote(target), shlex.quote(f"{target}.partial")
     look = f"wc -c < {quoted} 2>/dev/null || echo none"
     mode = "700" if executable else "600"
-    write = f"cat > {partial} && chmod {mode} {partial} && mv {partial} {quoted}"
+    # A link that breaks looks like the end of the file: only its size tells.
+    whole = f'[ "$(wc -c < {partial})" -eq {size} ]'
+    write = f"cat > {partial} && {whole} && chmod {mode} {partial} && mv {partial} {quoted}"
     clean = f"{write} || {{ rm -f {partial}; exit 1; }}"
     if size <= SMALL_BYTES:  # asking first would take as long as sending
         clean = f'if [ "$({look})" -eq {size} ] 2>/dev/null; then cat > /dev/null; else {clean}; fi'
-    elif _well(shell, look, "look for files").strip() == str(size):
+    elif well(shell, look, "look for files").strip() == str(size):
         return target
     said = shell.run(clean, sent=path.read_bytes(), seconds=600.0)
     if said.status != 0:
-        raise DeviceError(f"cannot send {path.name} to {shell.name}: {_last(said.err)}")
+        raise DeviceError(f"cannot send {path.name} to {shell.name}: {last_line(said.err)}")
     return target
 
 
@@ -265,7 +244,7 @@ def _require_runs(shell: Shell, program: str) -> None:
     said = shell.run(f"{shlex.quote(program)} --version")
     if said.status != 0 or version() not in said.out.decode(errors="replace"):
         raise DeviceError(
-            f"the runner does not run on {shell.name}: {_last(said.err)}",
+            f"the runner does not run on {shell.name}: {last_line(said.err)}",
             hint="it needs a glibc no older than that of the machine it was built on",
         )
 
@@ -276,18 +255,18 @@ def _start(shell: Shell, device_folder: str, run: str, start: str, text: str) ->
         return
     folder = shlex.quote(run)
     make = f"rm -rf {folder} && mkdir {folder} && cat > {folder}/job"
-    _well(shell, make, "write the job", text.encode())
+    well(shell, make, "write the job", text.encode())
     said = shell.run(f"cd {folder} || exit 1\n{start}")
     if said.status == settings.BUSY:
         raise DeviceError(f"another measurement is running on this device, {shell.name}")
     if said.status != 0:
-        raise DeviceError(f"cannot start the runner on {shell.name}: {_last(said.err)}")
+        raise DeviceError(f"cannot start the runner on {shell.name}: {last_line(said.err)}")
 
 
 def _state(shell: Shell, device_folder: str, run: str) -> str:
     """absent, running, done or dead."""
     command = _STATE.format(run=shlex.quote(run), alive=settings.alive(device_folder))
-    return _well(shell, command, "ask for the run").strip()
+    return well(shell, command, "ask for the run").strip()
 
 
 def _wait(shell: Shell, device_folder: str, run: str, every_seconds: float, patience_seconds: float) -> None:
@@ -297,13 +276,18 @@ def _wait(shell: Shell, device_folder: str, run: str, every_seconds: float, pati
     """
     pause = min(FIRST_SECONDS, every_seconds)
     while True:
-        state = _patiently(shell, patience_seconds, lambda: _state(shell, device_folder, run))
+        state = patiently(shell, patience_seconds, lambda: _state(shell, device_folder, run))
         if state == "done":
             return
-        if state != "running":
-            said = shell.run(f"cat {shlex.quote(run)}/err 2>/dev/null")
+        if state == "absent":
             raise DeviceError(
-                f"the runner on {shell.name} ended without a result: {_last(said.out)}",
+                f"the measurement on {shell.name} was removed while it ran",
+                hint="was the same command started twice? one of the two gets the result",
+            )
+        if state != "running":
+            said = shell.run(_WHY.format(run=shlex.quote(run)))
+            raise DeviceError(
+                f"the runner on {shell.name} ended without a result: {last_line(said.out)}",
                 hint="was it killed, or the device restarted? out of memory is a usual cause",
             )
         time.sleep(pause)
@@ -314,10 +298,12 @@ def _fetch(shell: Shell, run: str) -> list[dict[str, Any]]:
     """The records, complete and as many as the result says."""
     folder = shlex.quote(run)
     try:
-        result = json.loads(_well(shell, f"cat {folder}/result.json", "fetch the result"))
+        result = json.loads(well(shell, f"cat {folder}/result.json", "fetch the result"))
         if result["status"] != "complete":
-            raise DeviceError(f"measuring on {shell.name} failed: {result['error']}")
-        text = _well(shell, f"cat {folder}/samples.ndjson", "fetch the samples", seconds=600.0)
+            refused = result.get("exit_code") in (LIBRARY_REFUSED, MODEL_REFUSED)
+            kind = _RefusedError if refused else DeviceError
+            raise kind(f"measuring on {shell.name} failed: {result['error']}")
+        text = well(shell, f"cat {folder}/samples.ndjson", "fetch the samples", seconds=600.0)
         records = [json.loads(line) for line in text.splitlines()]
         whole = records[-1]["type"] == "end" and len(records) == result["records"] + 2
     except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -330,58 +316,18 @@ def _fetch(shell: Shell, run: str) -> list[dict[str, Any]]:
 def _files(shell: Shell, run: str, begin: str) -> dict[str, bytes]:
     """The files of a run whose names begin so."""
     folder = shlex.quote(run)
-    names = _well(shell, f"cd {folder} && ls", "list the results").split()
+    names = well(shell, f"cd {folder} && ls", "list the results").split()
     found = {}
     for name in names:
         if name.startswith(begin):
             said = shell.run(f"cat {folder}/{shlex.quote(name)}", seconds=600.0)
             if said.status != 0:
-                raise DeviceError(f"cannot fetch {name} from {shell.name}: {_last(said.err)}")
+                raise DeviceError(f"cannot fetch {name} from {shell.name}: {last_line(said.err)}")
             found[name] = said.out
     return found
 
 
 def _stop(shell: Shell, device_folder: str, run: str) -> None:
-    """End the run if it still goes on, and remove what is left of it; without a link nothing can be done."""
-    try:
-        done, back = settings.waiting(device_folder), settings.free(device_folder)
-        shell.run(_STOP.format(run=shlex.quote(run), waiting=done, free=back))
-    except DeviceError:
-        return
-
-
-def _patiently(shell: Shell, seconds: float, ask: Callable[[], Any]) -> Any:
-    """What `ask` answers; when the link is lost it is made again, for `seconds`."""
-    while True:
-        try:
-            return ask()
-        except LinkLostError:
-            _again(shell, seconds)
-
-
-def _again(shell: Shell, seconds: float) -> None:
-    stop = time.monotonic() + seconds
-    while True:
-        try:
-            shell.reconnect()
-            return
-        except LinkLostError as error:
-            if time.monotonic() > stop:
-                raise LinkLostError(
-                    f"the link to {shell.name} is lost: {error.message}",
-                    hint="the measurement goes on there: the same command fetches it",
-                ) from error
-            time.sleep(POLL_SECONDS)
-
-
-def _well(shell: Shell, command: str, purpose: str, sent: bytes = b"", seconds: float = 60.0) -> str:
-    """What a command printed, when it ended with 0."""
-    said = shell.run(command, sent=sent, seconds=seconds)
-    if said.status != 0:
-        raise DeviceError(f"cannot {purpose} on {shell.name}: {_last(said.err)}")
-    return said.out.decode(errors="replace")
-
-
-def _last(text: bytes) -> str:
-    lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    """End the run if it still goes on, and remove what is left of it."""
+    done, back = settings.waiting(device_folder), settings.free(device_folder)
+    at_last(shell, _STOP.format(run=shlex.quote(run), waiting=done, free=back))

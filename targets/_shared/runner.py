@@ -58,13 +58,12 @@ class Job:
     """What the runner is to do: `trials` fresh sessions of every model, `windows` records of each.
 
     A window has `least` runs or more and ends after `seconds`, or with run number `most` (0: no limit). A
-    one-thread run is pinned to `core` (-1: the last one allowed, -2: not pinned). With `turns` above 1 all
-    models are open at once and share the runs of a window out in so many turns. `together` (1) opens all
-    models at once and times their inference alone, run by run; `profile` begins the names of the runtimes'
-    profiles.
-    `max_celsius`, `min_battery` (percent) and `cadence_hz` are off at 0. `marks` (1) shows an instruction
-    counter where runs begin and end. After `deadline` seconds the runner ends itself; `lock` is a file that
-    one measurement at a time holds.
+    one-thread run is pinned to `core` (-1: the last one allowed, -2: not pinned), one of more threads is kept
+    on `cores` (none: on all). With `turns` above 1 all models are open at once and share the runs of a window
+    out in so many turns. `together` (1) opens all models at once and times their inference alone, run by run;
+    `profile` begins the names of the runtimes' profiles. `max_celsius`, `min_battery` (percent) and
+    `cadence_hz` are off at 0. `marks` (1) shows an instruction counter where runs begin and end. After
+    `deadline` seconds the runner ends itself; `lock` is a file that one measurement at a time holds.
     `inputs` and `outputs` are files of raw tensors, for one model.
     """
 
@@ -72,6 +71,7 @@ class Job:
     libraries: tuple[Library, ...] = ()
     threads: int = 1
     core: int = -1
+    cores: tuple[int, ...] = ()
     trials: int = 1
     windows: int = 1
     turns: int = 1
@@ -128,6 +128,7 @@ class Job:
             "deadline",
         ):
             lines.append(f"{key} {getattr(self, key):.9g}")
+        lines += ["cores " + ",".join(map(str, self.cores))] if self.cores else []
         lines += [
             f"{key} {path}"
             for key in ("lock", "inputs", "outputs", "profile")

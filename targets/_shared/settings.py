@@ -27,7 +27,8 @@ class Settings:
 
     `mhz` fixes the clock of every core, `power_mode` is nvpmodel's number, `jetson_clocks` fixes all of a
     Jetson's clocks, `fixed_performance` is Android's mode for measuring. `core` is where a one-thread run is
-    pinned; `libraries` is a folder of this machine with the runtimes for Android.
+    pinned, `cores` where one of more is kept, on as many of the first as it has threads; `libraries` is a
+    folder of this machine with the runtimes for Android.
     """
 
     governor: str | None = None
@@ -36,6 +37,7 @@ class Settings:
     jetson_clocks: bool = False
     fixed_performance: bool = False
     core: int = -1
+    cores: tuple[int, ...] = ()
     libraries: str | None = None
     sysfs: str = "/sys"
 
@@ -127,7 +129,7 @@ def start(settings: Settings, folder: str, command: str) -> str:
     return "\n".join(
         (
             _FREE.format(held=held, busy=f"exit {BUSY}"),
-            f"mkdir {held} || exit {BUSY}",
+            f"mkdir {held} || {{ [ -d {held} ] && exit {BUSY}; exit 1; }}",
             f"printf %s {shlex.quote(guard)} > guard.sh",
             f"(trap '' HUP; exec sh ./guard.sh) < /dev/null > /dev/null 2> err & echo $! > {held}/pid",
         )
@@ -176,12 +178,15 @@ def _settings(found: Any, path: Path, device: str) -> Settings:
         "jetson_clocks": (bool,),
         "fixed_performance": (bool,),
         "core": (int,),
+        "cores": (list,),
         "libraries": (str,),
     }
     for name, value in found.items() if isinstance(found, dict) else [("", None)]:
         right = name in known and isinstance(value, known[name])
+        if isinstance(value, list):
+            right = right and all(type(each) is int and each >= 0 for each in value)
         if not right or (isinstance(value, bool) and bool not in known[name]):
             raise InputError(
                 f"{path}: '{name} = {value}' is no setting of {device}", hint=f"known: {', '.join(known)}"
             )
-    return Settings(**found)
+    return Settings(**found | {"cores": tuple(found.get("cores", ()))})

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from targets._shared.remote import Shell
+from targets._shared.shell import Shell
 from toolchain.contracts import ModelFile, Runtime, Tier
 from toolchain.errors import DeviceError
 

@@ -44,7 +44,8 @@ static const struct number {
 static const struct {
   const char *key;
   size_t at;
-} PATHS[] = {
+} TEXTS[] = {
+    {"cores", offsetof(struct job, cores)},
     {"inputs", offsetof(struct job, inputs)},
     {"outputs", offsetof(struct job, outputs)},
     {"lock", offsetof(struct job, lock)},
@@ -108,9 +109,9 @@ static bool set(struct job *job, char *line) {
   if (rest == NULL) return fault(STATUS_JOB, "job: '%s' has no value", key == NULL ? "" : key);
   if (strcmp(key, "library") == 0) return set_library(job, rest);
   if (strcmp(key, "model") == 0) return set_model(job, rest);
-  for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
-    if (strcmp(key, PATHS[i].key) != 0) continue;
-    memcpy((char *)job + PATHS[i].at, &rest, sizeof rest);
+  for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {
+    if (strcmp(key, TEXTS[i].key) != 0) continue;
+    memcpy((char *)job + TEXTS[i].at, &rest, sizeof rest);
     return true;
   }
   for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++) {

@@ -20,6 +20,7 @@ struct job {
   int libraries, models;
   int threads;
   int core;    /* where a one-thread run is pinned; -1: the last allowed one */
+  char *cores; /* where a run of several threads is kept, as "7,6,5", or NULL: everywhere */
   int trials;  /* fresh sessions of every model */
   int windows; /* records of one session, one after the other */
   long least, most; /* timed runs of a window; most 0: no limit */

@@ -98,24 +98,44 @@ static bool check_models(const struct job *job) {
   return true;
 }
 
-/* Keeps a one-thread measurement on one core: the one asked for, or the last (-1; the first serves interrupts). What
- * has no time to measure runs on any (-2). */
+/* Reads a list like "7,6,5"; the first of them into `*first`. */
+static bool read_cores(const char *text, cpu_set_t *set, int *first) {
+  CPU_ZERO(set);
+  for (*first = -1;; text++) {
+    char *end = NULL;
+    long core = strtol(text, &end, 10);
+    if (end == text || core < 0 || core >= CPU_SETSIZE) return false;
+    if (*first < 0) *first = (int)core;
+    CPU_SET((int)core, set);
+    text = end;
+    if (*text != ',') return *text == '\0';
+  }
+}
+
+/* Keeps a measurement of one thread on the core that is asked for, or the last (-1; the first serves interrupts), one of
+ * several on those that are listed. What has no time to measure runs on any (-2). `core` becomes the one whose clock is
+ * told. */
 static bool pin(struct job *job) {
-  cpu_set_t allowed;
+  cpu_set_t allowed, wanted;
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return true;
   int last = 0;
   for (int core = 0; core < CPU_SETSIZE; core++) {
     if (CPU_ISSET(core, &allowed)) last = core;
   }
-  int wanted = job->core < 0 ? last : job->core;
-  if (job->threads == 1 && job->core >= -1) {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(wanted, &one);
-    if (sched_setaffinity(0, sizeof one, &one) != 0) return fault(STATUS_JOB, "job: core %d cannot be used", wanted);
+  bool pinned = job->threads == 1 && job->core >= -1;
+  if (job->core < 0) job->core = last;
+  if (pinned) {
+    CPU_ZERO(&wanted);
+    if (job->core < CPU_SETSIZE) CPU_SET(job->core, &wanted);
+    if (sched_setaffinity(0, sizeof wanted, &wanted) == 0) return true;
+    return fault(STATUS_JOB, "job: core %d cannot be used", job->core);
   }
-  job->core = wanted;
-  return true;
+  if (job->threads == 1 || job->cores == NULL) return true;
+  if (!read_cores(job->cores, &wanted, &job->core)) return fault(STATUS_JOB, "job: '%s' is no list of cores", job->cores);
+  /* The kernel leaves out those that there are not. */
+  bool all = sched_setaffinity(0, sizeof wanted, &wanted) == 0 && sched_getaffinity(0, sizeof allowed, &allowed) == 0 &&
+             CPU_EQUAL(&wanted, &allowed);
+  return all || fault(STATUS_JOB, "job: cores %s cannot be used", job->cores);
 }
 
 /* Holds the job's lock until the process ends: two measurements at once would measure each other. */

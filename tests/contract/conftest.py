@@ -1,5 +1,6 @@
 """Fixtures that several files share."""
 
 from tests.boards import board
+from tests.phones import phone
 
-__all__ = ["board"]
+__all__ = ["board", "phone"]

@@ -7,7 +7,6 @@ their place; nvpmodel, jetson_clocks and tegrastats are scripts that answer as a
 import os
 import shutil
 import signal
-import subprocess
 import time
 from dataclasses import replace
 
@@ -16,13 +15,14 @@ import pytest
 from targets._routes.ssh import _open
 from targets._shared.settings import Settings, settings_of
 from targets._shared.tegra import watched
-from tests.boards import serve
-from tests.contract.test_ssh import LONG, SHORT, when
+from tests.boards import beside
+from tests.contract.test_ssh import SHORT
 from tests.runners import small_onnx
 from toolchain import benching
-from toolchain.contracts import Silent
+from toolchain.contracts import BenchSettings, Silent
 from toolchain.errors import DeviceError, InputError
 
+LONG = BenchSettings(tier=replace(SHORT.tier, seconds=3.0))
 SAID = "RAM 2/7 VDD_IN 5000mW/4000mW VDD_CPU 700mW/650mW cpu@45.5C gpu@-256C\n"
 JETSON = {
     "nvpmodel": """
@@ -63,11 +63,8 @@ class Kernel:
 @pytest.fixture
 def kernel(board, tmp_path):
     kernel = Kernel(tmp_path)
-    (tmp_path / "bin").mkdir()
     for name, text in JETSON.items():
-        script = tmp_path / "bin" / name
-        script.write_text("#!/bin/sh\n" + text.format(state=kernel.state) + "\n")
-        script.chmod(0o700)
+        board.program(name, text.format(state="/mnt/state") + "\n")
     return kernel
 
 
@@ -80,11 +77,7 @@ ALL = Settings(governor="performance", mhz=1200, power_mode=0, jetson_clocks=Tru
 
 
 def device(kernel, settings=ALL):
-    return replace(_open("//board"), settings=replace(settings, sysfs=str(kernel.root)))
-
-
-def begun(board):
-    return lambda: board.samples() and "begin" in board.samples().read_text()
+    return replace(_open("//board"), settings=replace(settings, sysfs="/mnt/sys"))
 
 
 def is_set(values):
@@ -101,32 +94,16 @@ def put_back(kernel, before, seconds=30):
     return kernel.values() == before
 
 
-def busybox(board, tmp_path):
-    """The device's shell and all its commands are BusyBox's, with what the board's own folder adds."""
-    program = shutil.which("busybox")
-    if program is None:
-        pytest.skip("no busybox: apt-get install busybox-static")
-    applets = tmp_path / "applets"
-    applets.mkdir()
-    subprocess.run([program, "--install", "-s", applets], check=True)
-    path = f"{tmp_path}/bin:{applets}"
-    text = f'exec {applets}/env -i HOME={board.home} PATH={path} {applets}/sh -c "$SSH_ORIGINAL_COMMAND"'
-    with (tmp_path / "sshd_config").open("a") as config:
-        config.write(f"ForceCommand {text}\n")
-
-
 @pytest.mark.parametrize("userland", ["debian", "busybox"])
-def test_everything_is_set_while_it_measures_and_put_back(userland, board, kernel, model, tmp_path):
+def test_everything_is_set_while_it_measures_and_put_back(userland, board, kernel, model):
     if userland == "busybox":
-        busybox(board, tmp_path)
+        board.space.busybox()
     before, seen = kernel.values(), []
-    thread = when(begun(board), lambda: seen.append(kernel.values()))
-    found = device(kernel).bench([model], SHORT, Silent())
-    thread.join()
+    with beside(board.begun, lambda: seen.append(kernel.values())):
+        found = device(kernel).bench([model], SHORT, Silent())
     assert is_set(seen[0])
     assert kernel.values() == before
     assert board.left() == []
-    assert not (board.folder / "settings").exists()
     power = found.after["tegrastats"]
     assert power["mean_mw"] == {"VDD_IN": 5000.0, "VDD_CPU": 700.0}
     assert power["highest_celsius"] == {"cpu": 45.5}
@@ -138,8 +115,8 @@ def test_a_board_without_a_jetsons_commands_has_no_power(board, model):
 
 def test_they_are_put_back_when_the_runner_is_killed(board, kernel, model):
     before = kernel.values()
-    when(begun(board), lambda: os.kill(board.runner(), signal.SIGKILL))
-    with pytest.raises(DeviceError, match="ended without a result"):
+    killed = beside(board.begun, lambda: os.kill(board.runner(), signal.SIGKILL))
+    with killed, pytest.raises(DeviceError, match="ended without a result"):
         device(kernel).bench([model], LONG, Silent())
     assert put_back(kernel, before)
     assert board.left() == []
@@ -150,13 +127,10 @@ def test_they_are_put_back_without_the_link(board, kernel, model):
 
     def away():
         seen.append(kernel.values())
-        serve(board, "exit 1")
-        board.cut()
+        board.away()
 
-    thread = when(begun(board), away)
-    with pytest.raises(DeviceError, match="is lost"):
+    with beside(board.begun, away), pytest.raises(DeviceError, match="is lost"):
         replace(device(kernel), patience_seconds=0.5).bench([model], LONG, Silent())
-    thread.join()
     assert is_set(seen[0])
     assert put_back(kernel, before)
 
@@ -165,16 +139,13 @@ def test_what_a_killed_guard_has_left_is_put_back_by_the_next_connection(board, 
     before = kernel.values()
 
     def kill():
-        os.kill(int((board.folder / "settings/pid").read_text()), signal.SIGKILL)
-        os.kill(board.runner(), signal.SIGKILL)
+        for pid in (board.guard(), board.runner()):
+            os.kill(pid, signal.SIGKILL)
 
-    when(begun(board), kill)
-    good = (board.root / "serve").read_text().splitlines()[-1]
-    with pytest.raises(DeviceError):
+    with beside(board.begun, kill), pytest.raises(DeviceError):
         device(kernel).bench([model], LONG, Silent())
     if (board.folder / "settings").exists():  # the link was asked before it happened
         assert is_set(kernel.values())
-    serve(board, good)
     device(kernel, Settings()).bench([model], SHORT, Silent())
     assert kernel.values() == before
 
@@ -202,9 +173,8 @@ def test_a_device_that_another_measurement_has_set_is_refused(board, kernel, mod
         except DeviceError as error:
             caught.append(error.message)
 
-    thread = when(begun(board), second)
-    device(kernel).bench([model], LONG, Silent())
-    thread.join()
+    with beside(board.begun, second):
+        device(kernel).bench([model], LONG, Silent())
     assert "another measurement is running" in caught[0]
     assert kernel.values() == before
 
@@ -215,12 +185,23 @@ def test_settings_are_read_by_the_devices_name(tmp_path, monkeypatch):
     assert settings_of("ssh://pi@board") == Settings()
     (tmp_path / "config/edgefit").mkdir(parents=True)
     home = tmp_path / "config/edgefit/devices.toml"
-    home.write_text('[devices."ssh://pi@board"]\ngovernor = "performance"\nmhz = 1200\ncore = 3\n')
-    assert settings_of("ssh://pi@board") == Settings(governor="performance", mhz=1200, core=3)
+    home.write_text(
+        '[devices."ssh://pi@board"]\ngovernor = "performance"\nmhz = 1200\ncore = 3\ncores = [3, 2]\n'
+    )
+    asked = Settings(governor="performance", mhz=1200, core=3, cores=(3, 2))
+    assert settings_of("ssh://pi@board") == asked
     assert settings_of("ssh://other") == Settings()
     (tmp_path / "edgefit.toml").write_text('[devices."ssh://pi@board"]\njetson_clocks = true\n')
     assert settings_of("ssh://pi@board") == Settings(jetson_clocks=True)
-    for text in ("governor = 3", "core = true", "sysfs = '/x'", "password = 'x'"):
+    for text in (
+        "governor = 3",
+        "core = true",
+        "cores = 3",
+        "cores = [true]",
+        "cores = [-1]",
+        "sysfs = '/x'",
+        "password = 'x'",
+    ):
         (tmp_path / "edgefit.toml").write_text(f'[devices."ssh://pi@board"]\n{text}\n')
         with pytest.raises(InputError, match="is no setting of"):
             settings_of("ssh://pi@board")

@@ -22,18 +22,17 @@ ROW = (
     '"endComputeMs" : 1.35, "startD2hMs" : 1.35, "endD2hMs" : 1.4, "h2dMs" : 0.05, "computeMs" : 1.2, '
     '"d2hMs" : 0.05, "latencyMs" : 1.3'
 )
-TRTEXEC = """#!/bin/sh
-echo "$0 $*" >> {root}/calls
+TRTEXEC = """echo "$0 $*" >> /mnt/calls
 for word in "$@"; do case $word in
-  --saveEngine=*) [ -f {root}/refuses ] && {{ echo "[01/01/2026-00:00:00] [E] bad \\"node\\""; exit 1; }}
-    echo engine > "${{word#*=}}";;
-  --loadEngine=*) [ -f "${{word#*=}}" ] || exit 1;;
-  --iterations=*) runs=${{word#*=}};;
-  --exportTimes=*) {{
+  --saveEngine=*) [ -f /mnt/refuses ] && { echo "[01/01/2026-00:00:00] [E] bad \\"node\\""; exit 1; }
+    echo engine > "${word#*=}";;
+  --loadEngine=*) [ -f "${word#*=}" ] || exit 1;;
+  --iterations=*) runs=${word#*=};;
+  --exportTimes=*) {
       echo "["; sep="  "; k=0
-      while [ $k -lt $runs ]; do echo "$sep{{ $(cat {root}/row) }}"; sep=", "; k=$((k + 1)); done
+      while [ $k -lt $runs ]; do echo "$sep{ $(cat /mnt/row) }"; sep=", "; k=$((k + 1)); done
       echo "]"
-    }} > "${{word#*=}}";;
+    } > "${word#*=}";;
 esac; done
 echo "&&&& PASSED TensorRT.trtexec [TensorRT v8502] # trtexec $*"
 """
@@ -41,10 +40,8 @@ echo "&&&& PASSED TensorRT.trtexec [TensorRT v8502] # trtexec $*"
 
 @pytest.fixture
 def jetson(board, tmp_path):
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/trtexec").write_text(TRTEXEC.format(root=tmp_path))
+    board.program("trtexec", TRTEXEC)
     (tmp_path / "row").write_text(ROW)
-    (tmp_path / "bin/trtexec").chmod(0o700)
     return board
 
 

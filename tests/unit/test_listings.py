@@ -3,7 +3,9 @@
 import torch
 from torch import nn
 
-from toolchain.listings import LINE, inspection_text
+from toolchain.contracts import Tier
+from toolchain.latency.tiers import timing
+from toolchain.listings import LINE, bench_text, inspection_text
 from toolchain.plain import to_plain
 from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
@@ -72,3 +74,42 @@ def test_long_names_leave_members_to_the_count():
     members = row.split("  ")[-1].strip()
     assert members == "a_rather_long_name_of_a_module_in_a_network.weight[0] and 2 more"
     assert len(members) < LINE
+
+
+def benched(windows, before=None, after=None):
+    """A record of `edgefit bench` with one file, of `windows` parts of one session."""
+    walls = [(1_000_000 + 10_000 * w,) * 5 for w in range(windows)]
+    records = [
+        {"trial": 0, "window": w, "runs": 5, "min_ns": min(wall), "wall_ns": wall, "celsius": 40.0 + w}
+        for w, wall in enumerate(walls)
+    ]
+    tier = Tier(name="t", runs=1, seconds=0, trials=1, windows=windows)
+    model = {
+        "file": "a.onnx",
+        "runtime": "onnxruntime",
+        "runtime_version": "1.0",
+        "precision": None,
+        "instructions": None,
+        "timing": to_plain(timing(records, tier)),
+    }
+    settings = {"tier": to_plain(tier), "threads": 1}
+    return {
+        **{"device": "host", "driver": "runner", "settings": settings, "models": [model]},
+        **{"before": before or {}, "after": after},
+    }
+
+
+def test_a_long_session_is_shown_part_by_part():
+    text = bench_text(benched(10))
+    lines = [line.split() for line in text.splitlines()]
+    assert ["1", "1.000", "ms", "1.000", "ms", "40", "-"] in lines
+    assert ["10", "1.090", "ms", "1.090", "ms", "49", "-"] in lines
+    assert "warning: a.onnx: throttled: 8 % slower at the end than at the beginning" in text
+    assert "part" not in bench_text(benched(1))
+
+
+def test_a_device_that_became_hot_is_told():
+    for before, after, told in ((0.0, 2.0, True), (1.0, 1.0, False), (None, 2.0, False), (2.0, None, False)):
+        text = bench_text(benched(1, {"thermal_status": before}, {"thermal_status": after}))
+        assert ("it became hot: thermal status 0 before, 2 after" in text) is told
+    assert "hot" not in bench_text(benched(1))

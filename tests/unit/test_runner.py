@@ -389,12 +389,6 @@ def wait_until(true) -> None:
         time.sleep(0.02)
 
 
-def test_a_core_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    done = start(job_for("onnxruntime", small_onnx(tmp_path / "a.onnx"), core=1000), tmp_path)
-    assert done.returncode == 2
-    assert "core 1000 cannot be used" in done.stderr
-
-
 def test_a_path_with_a_line_break_is_refused() -> None:
     with pytest.raises(DeviceError, match="line break"):
         Job(libraries=(), models=(Model(runtime="litert", path="/a\nb"),)).text()

@@ -82,6 +82,34 @@ def test_a_session_that_slows_down_is_throttled(last, throttled):
     assert [w.celsius for w in found.windows] == [40.0 + w for w in range(10)]
 
 
+def minutes(p50s):
+    """A session of the tier `sustained`: in each minute runs of which three of 21 take half as long again."""
+    walls = [tuple([int(1e6 * p50)] * 18 + [int(1.5e6 * p50)] * 3) for p50 in p50s]
+    tier = Tier(name="sustained", runs=1, seconds=0, trials=1, windows=30)
+    return timing([record(window=w, wall=wall) for w, wall in enumerate(walls)], tier)
+
+
+@pytest.mark.parametrize(
+    ("p50s", "slowdown", "throttled"),
+    [
+        ([1.0] * 30, 1.0, False),
+        ([1.0] * 15 + [3.0] + [1.0] * 14, 1.0, False),  # one bad minute is no heat
+        ([1.0] * 29 + [3.0], 1.0, False),
+        ([1.0] * 24 + [1.049] * 6, 1.049, False),
+        ([1.0] * 24 + [1.051] * 6, 1.051, True),
+        ([1.0 + 0.01 * minute for minute in range(30)], 1.265 / 1.025, True),  # slower and slower
+        ([2.0] * 6 + [1.0] * 24, 0.5, False),  # a slow start is none either
+    ],
+)
+def test_thirty_minutes_say_whether_heat_slowed_the_device(p50s, slowdown, throttled):
+    found = minutes(p50s)
+    assert found.slowdown == pytest.approx(slowdown, rel=1e-5)
+    assert found.throttled is throttled
+    assert [w.p50_ms for w in found.windows] == pytest.approx(p50s, rel=1e-5)
+    assert [w.p90_ms for w in found.windows] == pytest.approx([1.5 * p50 for p50 in p50s], rel=1e-5)
+    assert (found.p50.value, len(found.samples_ms)) == (pytest.approx(statistics.median(p50s)), 30)
+
+
 def test_what_is_not_complete_is_refused():
     with pytest.raises(DeviceError, match="7 of 8 parts"):
         timing([record(trial=t) for t in range(7)], TIER)
