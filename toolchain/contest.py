@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from toolchain.damage import Damages, axes_of, damage_together, measure_damages
 from toolchain.program.blocks import drop
 from toolchain.program.capture import fingerprint
+from toolchain.program.channels import analyse
+from toolchain.program.connecting import connected, loosened
 from toolchain.program.rewrite import apply
 from toolchain.prune.plan import Limit, Solution, Term, kept_units, solve
 from toolchain.prune.proportion import scaled
@@ -125,6 +127,7 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         seed=run.request.seed,
         resize=run.resize,
         in_float=contender.in_float,
+        connectivity="mixed" if run.program.loose else "tied",
     )
 
 
@@ -152,7 +155,18 @@ def unpruned(run: Run, combination: Combination, cost: Cost, in_float: tuple[str
     )
 
 
+def untied(run: Run) -> Run:
+    """The run whose additions are all loose that can be; what was found of the other has no part in it."""
+    program = loosened(run.program)
+    return replace(run, program=program, channels=analyse(program), kept={})
+
+
 def reduce(program: Program, channels: Channels, plan: PrunePlan) -> Program:
-    """The program that a plan describes: channels cut, then blocks dropped."""
+    """The program that a plan describes: channels cut and blocks dropped.
+
+    `program` is loose, and `channels` are its, where the plan's connectivity is mixed.
+    """
+    if plan.connectivity == "mixed":
+        return connected(program, plan.keep, plan.dropped)
     cut = apply(program, channels, plan.keep) if plan.keep else program
     return drop(cut, plan.dropped)

@@ -85,6 +85,7 @@ def measure_damages(run: Run, shape: Shape) -> Damages:
         "data": None if data is None else [data.fingerprint(), to_plain(run.request.preprocessing)],
         "criterion": criterion.name,
         "seed": run.request.seed,
+        "loose": run.program.loose,
     }
     folder, _ = run.stages.once("damages", inputs, make)
     return from_plain(Damages, json.loads((folder / "damages.json").read_text(encoding="utf-8")))

@@ -146,6 +146,7 @@ def _plan(choice: Choice) -> dict[str, Any]:
         "gap": plan.gap,
         "dropped": list(plan.dropped),
         "in_float": [name.removesuffix(".weight") for name in plan.in_float],
+        "connectivity": plan.connectivity,
         "resize": None if plan.resize is None else [list(image_size(run.given)), list(plan.resize)],
         "reason": choice.reason,
         "cost": to_plain(cost(choice.program)),

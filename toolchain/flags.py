@@ -164,6 +164,13 @@ def _add_pruning(parser: Parser) -> None:
         action="store_true",
         help="estimate batch-norm statistics anew after the cut, before fine-tuning; needs --data",
     )
+    group.add_argument(
+        "--connectivity",
+        choices=("tied", "mixed", "always"),
+        default="tied",
+        help="mixed: branches of an addition may keep different channels where that costs less and the "
+        "target is not slower for it; always: even if it is (tied: the same channels)",
+    )
     no_refit = "do not fit the cut network's weights to the original's outputs before fine-tuning"
     group.add_argument("--no-refit", action="store_true", help=no_refit)
     group.add_argument(
@@ -273,6 +280,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         rescale=flags.rescale if deciding else "none",
         reestimate=deciding and flags.reestimate_bn,
         refit=not (deciding and flags.no_refit),
+        connectivity=flags.connectivity if deciding else "tied",
         allow_resize=flags.allow_resize if deciding else None,
         runtime=flags.runtime,
         precisions=flags.precision,

@@ -16,15 +16,16 @@ from toolchain.baseline import Baseline
 from toolchain.closing import Choice, close_loop
 from toolchain.contest import Ground, ground_of, limits
 from toolchain.damage import Damages, damage_together
-from toolchain.errors import InputError
+from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee_again, foreseen_contender
+from toolchain.mixing import better, loose_contender, loose_run, planned, tied_scores
 from toolchain.plain import to_plain
 from toolchain.planning import decide
 from toolchain.program.capture import fingerprint
 from toolchain.program.gating import Site, block_site, group_sites
 from toolchain.prune.plan import Limit
 from toolchain.prune.tangents import Usage
-from toolchain.resources import BLOCK, Shape
+from toolchain.resources import BLOCK, Shape, shape_of
 from toolchain.run import Run
 from toolchain.train.learning import Learned, learn
 from toolchain.train.lesson import Learner, Lesson, Verdicts
@@ -57,6 +58,11 @@ def learner_named(request: Request) -> Learner | None:
         raise InputError(
             f"--allow-resize and --method {name} do not go together", hint="leave one of them out"
         )
+    if request.connectivity != "tied" and not found.branches:
+        raise InputError(
+            f"--method {name} does not learn branch by branch, as --connectivity {request.connectivity} asks",
+            hint="leave one of them out, or choose --method bar",
+        )
     if request.training.schedule != "one-shot":
         raise InputError(
             f"--schedule {request.training.schedule} removes channels during fine-tuning, --method {name} "
@@ -81,19 +87,41 @@ def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
         choice = decide(run, baseline, whole_allowed=False)
     contender = choice.contender or foreseen_contender(run, choice.combination)
     shape = (choice.ground or ground_of(run)).shape
-    bounds = limits(run, contender, shape)
-    lesson = lesson_of(run.program, run.channels, shape, bounds, run.request.learning.transition)
-    found = _learned(run, learner, lesson, choice)
+    loose = None if run.request.connectivity == "tied" else loose_run(run)
+    pupil = run if loose is None else loose
+    whole = shape if loose is None else shape_of(loose)
+    if loose is not None:
+        contender = loose_contender(contender, run.channels, loose.channels, whole)
+    bounds = limits(run, contender, whole)
+    lesson = lesson_of(pupil.program, pupil.channels, whole, bounds, run.request.learning.transition)
+    found = _learned(pupil, learner, lesson, choice)
     if found is None:
         run.notes.append(f"--method {learner.name}: nothing learned yet, the planner's choice is taken")
         return choice
-    ground = Ground(shape=shape, damages=_damages(learner, found.verdicts), widths=found.verdicts.widths)
-    wiser = replace(run, program=found.program, learned_from=run.program)
+    damages = _damages(learner, found.verdicts)
+    if loose is None:
+        return _tied(run, choice, found, Ground(shape=shape, damages=damages, widths=found.verdicts.widths))
+    wiser = replace(loose, program=found.program, learned_from=run.program, kept={})
+    mixed = planned(run, wiser, choice, whole, damages)
+    scores = tied_scores(damages.scores, loose.channels, run.channels)
+    ground = Ground(shape=shape, damages=replace(damages, scores=scores))
+    try:
+        tied = _tied(run, choice, found, ground)
+    except BudgetError:
+        if mixed is None:
+            raise
+        return mixed
+    return tied if mixed is None else better(run, tied, mixed)
+
+
+def _tied(run: Run, choice: Choice, found: Learned, ground: Ground) -> Choice:
+    """What is planned from verdicts on tied branches."""
+    wiser = replace(run, program=replace(found.program, loose=()), learned_from=run.program)
     wiser.once("ground", lambda: ground)
-    if absent:
+    if choice.contender is None:
         return foresee_again(wiser, choice.combination)
-    reason = f"what {learner.name} learned, under the budget"
-    return close_loop(wiser, contender, ground, reason=reason, candidates=choice.candidates)
+    reason = f"what {ground.damages.criterion} learned, under the budget"
+    return close_loop(wiser, choice.contender, ground, reason=reason, candidates=choice.candidates)
 
 
 def settled(run: Run, choice: Choice) -> Choice:
@@ -113,16 +141,16 @@ def lesson_of(
         site = block_site(program, block, BLOCK + block.name)
         if site is not None:
             sites.append(site)
-            own = set(block.parameters)
-            inside[site.name] = tuple(
-                group.name for group in channels.groups if all(m.parameter in own for m in group.members)
-            )
+        own = set(block.parameters)
+        inside[BLOCK + block.name] = tuple(
+            group.name for group in channels.groups if all(m.parameter in own for m in group.members)
+        )
     return Lesson(
         program=program,
         channels=channels,
         sites=tuple(sites),
         inside=inside,
-        usage=Usage(limits=tuple(bounds), sizes={g.name: g.size for g in channels.groups}),
+        usage=Usage(limits=tuple(bounds), sizes={g.name: g.size for g in channels.all}),
         transition=transition,
     )
 
@@ -151,7 +179,7 @@ def _learned(run: Run, learner: Learner, lesson: Lesson, choice: Choice) -> Lear
             list(choice.combination),
             list(choice.plan.in_float),
         ),
-        *(to_plain(request.learning), to_plain(request.training), request.seed),
+        *(to_plain(request.learning), to_plain(request.training), request.seed, run.program.loose),
     ]
     with run.stage(f"Learning what to remove ({learner.name})", "learn"):
         found = learn(
@@ -180,7 +208,7 @@ def _note(run: Run, learner: Learner, lesson: Lesson, found: Learned) -> None:
     groups = run.channels.groups
     total = sum(group.size for group in groups)
     closed = total - sum(found.counts[group.name] for group in groups)
-    gone = sum(found.counts[name] == 0 for name in lesson.inside)
+    gone = sum(found.counts.get(name, 1) == 0 for name in lesson.inside)
     run.notes.append(
         f"{learner.name}: after {len(found.history)} epochs {closed} of {total} channels and {gone} of "
         f"{len(lesson.inside)} blocks had closed; what was open used {used}; "

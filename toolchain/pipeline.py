@@ -23,8 +23,9 @@ from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee
-from toolchain.learning import learned, learner_named, settled
+from toolchain.learning import PLANNER, learned, learner_named, settled
 from toolchain.load import load
+from toolchain.mixing import mixed, require_mixable
 from toolchain.outlook import Absent, Outlook, outlook, unmeasured_baseline, with_calibration
 from toolchain.picture.page import draw
 from toolchain.plain import to_plain
@@ -97,6 +98,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     criterion_named(request)
     schedule_named(request)
     learner_named(request)
+    require_mixable(request)
     metric = resolve(request.metric)
     seconds: dict[str, float] = {}
     with clocked(seconds, "capture"):
@@ -275,9 +277,8 @@ def _say_what_is_predicted(run: Run, program: Program, choice: Choice) -> Outloo
 
 
 def _decide(run: Run, baseline: Baseline) -> Choice:
-    if run.target.calibration is not None:
-        return foresee(run)
-    return decide_once(run, baseline)
+    choice = foresee(run) if run.target.calibration is not None else decide_once(run, baseline)
+    return mixed(run, baseline, choice) if run.request.learning.method == PLANNER else choice
 
 
 @contextmanager

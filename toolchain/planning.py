@@ -25,6 +25,7 @@ from toolchain.contest import (
     plan_under,
     reduce,
     size_damage,
+    untied,
 )
 from toolchain.damage import damage_together
 from toolchain.errors import BudgetError, InputError
@@ -235,6 +236,8 @@ def replay(run: Run, path: Path) -> Choice:
     plan = read_plan(path)
     fits = plan.resize is None or plan.program == fingerprint(run.program)
     sized = at_size(run, plan.resize) if fits else run
+    if plan.connectivity == "mixed":
+        sized = untied(sized)
     check_plan(plan, fingerprint(run.program), sized.channels)
     _require_runnable(run, plan)
     program = reduce(sized.program, sized.channels, plan)

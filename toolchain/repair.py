@@ -19,7 +19,10 @@ import torch
 from toolchain.closing import Choice
 from toolchain.damage import JUDGED, damage_together
 from toolchain.program.capture import fingerprint
+from toolchain.program.channels import analyse
+from toolchain.program.connecting import completed, prepared
 from toolchain.program.cost import layers
+from toolchain.program.ordering import Keep
 from toolchain.program.rescale import rescale
 from toolchain.run import Run
 from toolchain.train.reestimate import adaptive, reestimate_statistics
@@ -27,7 +30,7 @@ from toolchain.train.refit import refit
 
 if TYPE_CHECKING:
     from toolchain.contracts import Batch, Data
-    from toolchain.values import Program
+    from toolchain.values import Channels, Program
 
 SEEN: Final = 2048
 """Training samples from which batch-norm statistics are estimated anew."""
@@ -49,7 +52,8 @@ def repaired(run: Run, choice: Choice) -> Choice:
         return choice
     program, request = choice.program, run.request
     if request.rescale != "none":
-        found = rescale(run.program, program, run.channels, choice.plan.keep, request.rescale)
+        original, channels, keep = _cut_from(choice)
+        found = rescale(original, program, channels, keep, request.rescale)
         program = found.program
         count = len(found.weights)
         rescaled = f"weights of {count} layers rescaled for the inputs they lost"
@@ -81,9 +85,11 @@ def _refitted(run: Run, choice: Choice, program: Program, data: Data) -> Program
         run.notes.append(f"weights not fitted to the original: fewer than {JUDGED + FEWEST} training samples")
         return program
 
+    original, channels, keep = _cut_from(choice)
+
     def make(folder: Path) -> None:
         with run.stage("Weights of the cut network fitted to the original", "fine-tune"):
-            found = refit(run.program, program, run.channels, choice.plan.keep, samples)
+            found = refit(original, program, channels, keep, samples)
         torch.save(found.program.module.state_dict(), folder / "weights.pt")
         nats = [damage_together(run, program), damage_together(run, found.program)]
         record = {"layers": len(found.weights), "nats": nats}
@@ -101,6 +107,16 @@ def _refitted(run: Run, choice: Choice, program: Program, data: Data) -> Program
     module = copy.deepcopy(program.module)
     module.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     return replace(program, module=module)
+
+
+def _cut_from(choice: Choice) -> tuple[Program, Channels, Keep]:
+    """The program that the choice's was cut from, its groups, and what of them was kept."""
+    program, channels, plan = choice.run.program, choice.run.channels, choice.plan
+    if plan.connectivity == "tied":
+        return program, channels, plan.keep
+    program, keep = prepared(program, plan.keep, plan.dropped)
+    channels = analyse(program)
+    return program, channels, completed(channels, keep)
 
 
 def _fitted_samples(program: Program) -> int:

@@ -7,7 +7,7 @@ single counts, or arrays of them to fill a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal
@@ -23,6 +23,7 @@ from toolchain.program.channels import widths
 from toolchain.program.cost import RESOURCES, CostModel, layers, volumes
 from toolchain.program.widths import Widths
 from toolchain.prune.plan import Counts, Term
+from toolchain.prune.unions import Unions
 from toolchain.run import Run
 from toolchain.values import Block, Cost, Layer
 
@@ -45,7 +46,10 @@ class Moved:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The network's layers and parameters and how widths and blocks touch them. Computed once a run."""
+    """The network's layers and parameters and how widths and blocks touch them. Computed once a run.
+
+    `unions` tell what loose additions put out; without them that is an axis like others.
+    """
 
     layers: tuple[Layer, ...]
     blocks: tuple[Block, ...]
@@ -55,6 +59,7 @@ class Shape:
     owner: Mapping[str, tuple[str, ...]]
     costs: CostModel
     moved: tuple[Moved, ...] = ()
+    unions: Unions | None = None
 
     def cost(self, counts: Counts) -> Cost:
         """Resources of the network that the counts describe.
@@ -87,10 +92,12 @@ class Shape:
                 for layer in self.layers
                 if self.owner.get(layer.weight)
             ]
-        return (
-            *found,
-            *(Term(axes=self.axes(name), values=partial(self._less, name, part)) for name, part in gone),
-        )
+        less = (Term(axes=self.axes(name), values=partial(self._less, name, part)) for name, part in gone)
+        return self.chosen((*found, *less))
+
+    def chosen(self, terms: Iterable[Term]) -> tuple[Term, ...]:
+        """The terms as ones over what is chosen, as far as that is known."""
+        return tuple(terms) if self.unions is None else tuple(self.unions.term(term) for term in terms)
 
     def axes(self, parameter: str) -> tuple[str, ...]:
         """All axes that touch a parameter: groups, and the blocks that hold it."""
@@ -106,7 +113,8 @@ class Shape:
     def volume(self, counts: Counts) -> float:
         """What the operators without weights move, weighted by effort; nothing in dropped blocks."""
         sizes_ = dict(zip(self.costs.names, self.costs.sizes, strict=True))
-        return sum(float(_moving(moved, sizes_, 1.0, counts)) for moved in self.moved)
+        known = counts if self.unions is None else self.unions.counts(counts)
+        return sum(float(_moving(moved, sizes_, 1.0, known)) for moved in self.moved)
 
     def _less(
         self, parameter: str, amount: Callable[[Mapping[str, Any]], Any], counts: Mapping[str, Any]
@@ -139,15 +147,20 @@ class PlannedLatency:
             for layer in self.shape.layers
         )
         if not self.model.moved_ms():
-            return kernels
+            return self.shape.chosen(kernels)
         sizes_ = dict(zip(self.shape.costs.names, self.shape.costs.sizes, strict=True))
         each = self.model.moved_ms() / self.shape.volume({})
-        return kernels + tuple(
-            Term(
-                axes=(*moved.groups, *(BLOCK + block for block in moved.blocks)),
-                values=partial(_moving, moved, sizes_, each),
+        return self.shape.chosen(
+            (
+                *kernels,
+                *(
+                    Term(
+                        axes=(*moved.groups, *(BLOCK + block for block in moved.blocks)),
+                        values=partial(_moving, moved, sizes_, each),
+                    )
+                    for moved in self.shape.moved
+                ),
             )
-            for moved in self.shape.moved
         )
 
     def _layer(self, layer: Layer, counts: Mapping[str, Any]) -> Any:
@@ -199,7 +212,7 @@ def shape_of(run: Run) -> Shape:
     """The run's network as the solver sees it."""
     program, found = run.program, blocks(run.program)
     touching: dict[str, list[str]] = {}
-    for group in run.channels.groups:
+    for group in run.channels.all:
         for name in dict.fromkeys(m.parameter for m in group.members):
             touching.setdefault(name, []).append(group.name)
     owner: dict[str, list[str]] = {}

@@ -36,6 +36,7 @@ class Program:
 
     `module` is shared by reference and never changed by a stage: a stage copies before it rewrites.
     Parameter names are those of the user's network.
+    `loose` names additions whose branches may keep different channels.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Program:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     classes: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class Group:
 
     All units of a group occur in the same parameters, so that widths are linear in the kept counts.
     `minimum` units always stay. `note` says when removal changes a normalisation's statistics.
+    `sources` is for channels that loose additions put out: unit u stays while one of `sources[u]` does,
+    which are (group, unit).
     """
 
     name: str
@@ -71,6 +75,7 @@ class Group:
     members: tuple[Member, ...]
     minimum: int = 1
     note: str = ""
+    sources: tuple[tuple[tuple[str, int], ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +93,18 @@ class Channels:
     """The outcome of the channel analysis: what may be removed together, and what may not at all.
 
     `unknown` counts, by name, the calls of operators without a rule that keep channels from being removed.
+    `merged` are the channels of which other groups decide: those with `sources`.
     """
 
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     unknown: Mapping[str, int] = field(default_factory=dict)
+    merged: tuple[Group, ...] = ()
+
+    @property
+    def all(self) -> tuple[Group, ...]:
+        """All groups, those that can be chosen first."""
+        return (*self.groups, *self.merged)
 
     def group(self, name: str) -> Group:
         """The group called `name`; KeyError where there is none."""
@@ -235,7 +247,8 @@ class PrunePlan:
     vanish whole; they are dropped first, and `keep` speaks of what remains. `gap` is how far the damage may
     be above the least possible one, relative to it, over the widths looked at; None: not known. `resize` is
     the new (height, width) of the input; `keep` and `dropped` then speak of the network captured at it.
-    `in_float` names, by their weights, the layers that stay in float where the precision is `mixed`.
+    `in_float` names, by their weights, the layers that stay in float where the precision is `mixed`. Where
+    `connectivity` is mixed, `keep` speaks of groups of the network whose additions are loose.
     """
 
     program: str
@@ -251,6 +264,7 @@ class PrunePlan:
     dropped: tuple[str, ...] = ()
     resize: tuple[int, int] | None = None
     in_float: tuple[str, ...] = ()
+    connectivity: Literal["tied", "mixed"] = "tied"
 
     @property
     def changes_nothing(self) -> bool:
@@ -328,7 +342,8 @@ class Learning:
 class Request:
     """Everything the user asked for, already parsed; files are not opened yet.
 
-    `variety` lowers the criterion's scores of channels like better ones.
+    `variety` lowers the criterion's scores of channels like better ones. `connectivity` says whether branches
+    of an addition may keep different channels: not, where the target is not slower for it, or always.
     `lr` overrides the learning rate of `training`; None lets the depth of the cut decide. `rescale` says
     whose weights make up for removed inputs, `refit` whether the cut network is fitted to the original before
     it is trained, `reestimate` whether batch norms get new statistics.
@@ -350,6 +365,7 @@ class Request:
     criterion: str = "auto"
     variety: bool = False
     rescale: Literal["none", "linear", "all"] = "none"
+    connectivity: Literal["tied", "mixed", "always"] = "tied"
     reestimate: bool = False
     refit: bool = True
     allow_resize: float | tuple[tuple[int, int], ...] | None = None

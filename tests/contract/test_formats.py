@@ -14,12 +14,16 @@ import pytest
 import torch
 from torch import nn
 
+from tests.networks import Block
 from toolchain import registry
 from toolchain.artifacts import content_hash
 from toolchain.contracts import Format
 from toolchain.errors import ConversionError, InputError
 from toolchain.program.capture import capture, fingerprint
+from toolchain.program.channels import analyse
+from toolchain.program.connecting import connected, loosened
 from toolchain.program.lower import lower
+from toolchain.program.rewrite import apply
 from toolchain.values import Program
 from toolchain.verify.coreml import check_coreml
 from toolchain.verify.parity import check_float
@@ -295,3 +299,26 @@ def test_missing_package_is_named_with_the_command(small, form, tmp_path, monkey
         form.write(small, tmp_path / "model", {})
     assert f"pip install 'edgefit[{form.extra}]'" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_branches_with_channels_of_their_own_are_written(form, scattered, tmp_path):
+    """As ranges side by side, which are slices and a concatenation, and scattered, which are spread out."""
+    torch.manual_seed(0)
+    network = _with_statistics(nn.Sequential(Block(3, 16, 2), Block(16, 16), nn.Flatten(), nn.Linear(256, 3)))
+    program = loosened(capture(network, (torch.randn(2, 3, 8, 8),), name="mixed"))
+    channels = analyse(program)
+    keep = {"0.short": range(0, 16, 2), "0.conv2": range(0, 16, 3), "1.conv2": range(1, 16, 2)}
+    keep = {name: tuple(units) for name, units in keep.items()}
+    small = apply(program, channels, keep) if scattered else connected(program, keep)
+    names = [str(node.target) for node in small.module.graph.nodes]
+    assert any("index_select" in name for name in names) == scattered
+    assert any("cat" in name for name in names) != scattered
+    artifact = form.write(lower(small), tmp_path / f"model{form.suffix}", {})
+    inputs = (torch.randn(3, 3, 8, 8).numpy(),)
+    if form.open is None:
+        checks = check_coreml(artifact, small, inputs, subject="file")
+        assert [c.status for c in checks] == ["pass", "pass", "pass", "not run"], checks
+        return
+    check = check_float(small, form.open(artifact.path), inputs, subject="file")
+    assert check.status == "pass", check

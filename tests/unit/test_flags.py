@@ -35,7 +35,8 @@ EVERY_FLAG = (
     "m.pt2 --target board --budget-ms 1.5 --budget-mb 2 --budget-macs 20M --budget-params 250k "
     "--budget-neurons 1.5G --max-drop 0 --data d --mean 0.1,0.2 --std 0.3,0.4 --resize 8,16 --metric a.b:c "
     "--arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle --criterion random --variety "
-    "--rescale all --reestimate-bn --no-refit --allow-resize 12x24,16 --runtime litert --precision int8 "
+    "--rescale all --reestimate-bn --no-refit --connectivity always --allow-resize 12x24,16 "
+    "--runtime litert --precision int8 "
     "--formats onnx,tflite --epochs 7 --method l0 --method-epochs 4 --transition exponential "
     "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
     "--out here --resume --finish --require-measured --budget-ram 65536 --calibration own.json --device ssh://pi@board"
@@ -62,6 +63,7 @@ def test_every_field_of_the_request_can_be_set():
         rescale="all",
         reestimate=True,
         refit=False,
+        connectivity="always",
         allow_resize=((12, 24), (16, 16)),
         runtime="litert",
         precisions=("int8",),

@@ -19,7 +19,9 @@ from torch.fx import GraphModule, Node
 
 from toolchain.program.axes import attribute, call_of
 from toolchain.program.index import Index
+from toolchain.program.joins import Units, absent, joined, sound, sources
 from toolchain.program.labels import FIXED, Ints
+from toolchain.program.pooling import Occurrence, occurrences, pooled
 from toolchain.program.rules import (
     addressing,
     folding,
@@ -55,12 +57,16 @@ _EXAMINED: WeakKeyDictionary[Program, tuple[list[Any], Analysis]] = WeakKeyDicti
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """A traced graph with its groups; `group_of[atom]` and `unit_of[atom]` are -1 where it has none."""
+    """A traced graph with its groups; `group_of[atom]` and `unit_of[atom]` are -1 where it has none.
+
+    Groups are numbered as in `channels.all`. `absent` are atoms that never stay.
+    """
 
     tracing: Tracing
     channels: Channels
     group_of: Ints
     unit_of: Ints
+    absent: Ints
 
     def kept_atoms(self, keep: Mapping[str, tuple[int, ...]]) -> Ints:
         """1 for every atom that stays when group g keeps the units `keep[g]`, else 0."""
@@ -71,6 +77,9 @@ class Analysis:
                 units[list(keep[group.name])] = 1
                 mine = self.group_of == number
                 stays[mine] = units[self.unit_of[mine]]
+        stays[self.absent] = 0
+        for one, other, result in joined(self.tracing):
+            stays[result] = stays[one] | stays[other]
         return stays
 
 
@@ -87,10 +96,20 @@ def examine(program: Program) -> Analysis:
     state = _state(program.module)
     known = _EXAMINED.get(program)
     if known is None or len(known[0]) != len(state) or not all(map(_same, known[0], state)):
-        tracing = trace(program.module, _RULES, pointwise.broadcast)
-        tracing.labels.settle()
-        known = _EXAMINED[program] = state, _pooled(tracing)
+        known = _EXAMINED[program] = state, _grouped(_traced(program))
     return known[1]
+
+
+def _traced(program: Program) -> Tracing:
+    """The labelled graph; additions that cannot stay loose tie their operands."""
+    loose = frozenset(program.loose)
+    while True:
+        tracing = trace(program.module, _RULES, pointwise.broadcast, loose)
+        tracing.labels.settle()
+        found = sound(tracing)
+        if found == loose:
+            return tracing
+        loose = found
 
 
 def _state(module: GraphModule) -> list[Any]:
@@ -144,102 +163,24 @@ def widths(program: Program, channels: Channels) -> Widths:
         tables=tables,
         aliases=aliases,
         shapes=shapes,
-        names=tuple(g.name for g in channels.groups),
-        sizes=tuple(g.size for g in channels.groups),
+        names=tuple(g.name for g in channels.all),
+        sizes=tuple(g.size for g in channels.all),
     )
 
 
-@dataclass(frozen=True)
-class _Occurrence:
-    """A labelled dimension of a parameter: its columns of atoms, and a key equal for equal columns."""
+def _grouped(tracing: Tracing) -> Analysis:
+    """Number groups and their units in the order in which parameters have them.
 
-    parameter: str
-    dim: int
-    vector: Ints
-    columns: list[Ints]
-    key: tuple[bytes, ...]
-
-
-def _occurrences(tracing: Tracing) -> list[_Occurrence]:
-    """Every labelled parameter dimension; most are alike (a convolution's outputs, the norm's scales)."""
-    return [
-        _Occurrence(name, dim, vector, columns := tracing.labels.atoms(vector), _key(columns))
-        for name, axes in tracing.parameters.items()
-        for dim, vector in enumerate(axes.labels)
-        if vector is not None
-    ]
-
-
-def _key(columns: list[Ints]) -> tuple[bytes, ...]:
-    return tuple(c.tobytes() for c in columns)
-
-
-def _pooled(tracing: Tracing) -> Analysis:
-    """Partition refinement: atoms stay in one class while no parameter dimension tells them apart."""
-    count = len(tracing.labels)
-    classes = np.zeros(count, np.int64)
-    first = np.full(count, np.iinfo(np.int64).max)
-    found = _occurrences(tracing)
-    distinct: dict[tuple[bytes, ...], list[Ints]] = {}
-    for occurrence in found:
-        distinct.setdefault(occurrence.key, occurrence.columns)
-    place = 0
-    for columns in distinct.values():
-        for column in columns:
-            at = np.flatnonzero(column != FIXED)
-            np.minimum.at(first, column[at], place + at)
-        place += len(columns[0])
-    within = np.flatnonzero(first < np.iinfo(np.int64).max)
-    for columns in _activations(tracing):
-        distinct.setdefault(_key(columns), columns)
-    fresh = 1
-    for columns in distinct.values():
-        fresh = _refine(classes, columns, fresh)
-    return _grouped(tracing, found, classes, within[np.argsort(first[within], kind="stable")])
-
-
-def _refine(classes: Ints, columns: list[Ints], fresh: int) -> int:
-    """Tell apart atoms of one class that occur here unequally often, or in different company."""
-    for number, column in enumerate(columns):
-        rows = np.flatnonzero(column != FIXED)
-        if not rows.size:
-            continue
-        atoms, kinds = _occurring(column[rows], [o[rows] for o in columns[:number] + columns[number + 1 :]])
-        _, inverse = np.unique(classes[atoms] * (int(kinds.max()) + 1) + kinds, return_inverse=True)
-        classes[atoms] = fresh + inverse
-        fresh += int(inverse.max()) + 1
-    return fresh
-
-
-def _occurring(column: Ints, others: list[Ints]) -> tuple[Ints, Ints]:
-    """The atoms of a column, and a number for each, equal where they occur equally often in equal company."""
-    if not others:
-        return np.unique(column, return_counts=True)
-    _, company = np.unique(np.sort(np.stack(others), axis=0), axis=1, return_inverse=True)
-    company = company.reshape(-1)
-    count = int(company.max()) + 1
-    keys, times = np.unique(column * count + company, return_counts=True)
-    atoms, starts = np.unique(keys // count, return_index=True)
-    known: dict[bytes, int] = {}
-    signatures = np.split(np.stack([keys % count, times], axis=1), starts[1:])
-    return atoms, np.array([known.setdefault(part.tobytes(), len(known)) for part in signatures])
-
-
-def _activations(tracing: Tracing) -> Iterator[list[Ints]]:
-    """Columns of the other labelled dimensions, so that every tensor's width follows from kept counts."""
-    seen = {id(v) for axes in tracing.parameters.values() for v in axes.labels}
-    for value in tracing.values.values():
-        for axes in value if isinstance(value, tuple) else (value,):
-            for vector in axes.labels if axes is not None else ():
-                if vector is not None and id(vector) not in seen:
-                    seen.add(id(vector))
-                    yield tracing.labels.atoms(vector)
-
-
-def _grouped(tracing: Tracing, found: list[_Occurrence], classes: Ints, atoms: Ints) -> Analysis:
-    """Number groups and their units in the order of `atoms`, which are those that parameters have."""
+    Groups of what loose additions put out come last.
+    """
+    found = occurrences(tracing)
+    classes, atoms = pooled(tracing, found)
     _, start, class_of = np.unique(classes[atoms], return_index=True, return_inverse=True)
-    number = np.argsort(np.argsort(start))[class_of]
+    made = np.zeros(len(classes), bool)
+    for _, _, result in joined(tracing):
+        made[result] = True
+    late = made[atoms][start]
+    number = np.argsort(np.lexsort((start, late)))[class_of]
     group_of = np.full(len(classes), -1)
     unit_of = np.full(len(classes), -1)
     group_of[atoms] = number
@@ -248,7 +189,11 @@ def _grouped(tracing: Tracing, found: list[_Occurrence], classes: Ints, atoms: I
     unit_of[atoms[order]] = np.arange(len(atoms)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     members_of = _members(found, group_of, unit_of, sizes.tolist())
     names = _names(tracing, members_of)
+    sources_of = _sources(tracing, group_of, unit_of, sizes.tolist())
     notes, minima = _notes(tracing, group_of), _minima(tracing, group_of)
+    for i, units in sources_of.items():
+        for source, _ in chain.from_iterable(units):
+            minima[source] = max(minima.get(source, 1), minima.get(i, 1))
     groups = tuple(
         Group(
             name=names[i],
@@ -256,15 +201,38 @@ def _grouped(tracing: Tracing, found: list[_Occurrence], classes: Ints, atoms: I
             members=members_of[i],
             minimum=min(size, minima.get(i, 1)),
             note=notes.get(i, ""),
+            sources=tuple(tuple((names[g], u) for g, u in unit) for unit in sources_of.get(i, ())),
         )
         for i, size in enumerate(sizes.tolist())
     )
-    channels = Channels(groups=groups, frozen=_frozen(tracing, found), unknown=dict(tracing.unknown))
-    return Analysis(tracing=tracing, channels=channels, group_of=group_of, unit_of=unit_of)
+    first = len(groups) - len(sources_of)
+    channels = Channels(
+        groups=groups[:first],
+        frozen=_frozen(tracing, found),
+        unknown=dict(tracing.unknown),
+        merged=groups[first:],
+    )
+    return Analysis(
+        tracing=tracing,
+        channels=channels,
+        group_of=group_of,
+        unit_of=unit_of,
+        absent=absent(tracing, group_of),
+    )
+
+
+def _sources(tracing: Tracing, group_of: Ints, unit_of: Ints, sizes: list[int]) -> dict[int, list[Units]]:
+    """The units that each unit of a group stays with, for groups of what loose additions put out."""
+    found: dict[int, list[Units]] = {}
+    for atom, units in sources(tracing, group_of, unit_of).items():
+        group = int(group_of[atom])
+        if group >= 0:
+            found.setdefault(group, [()] * sizes[group])[int(unit_of[atom])] = units
+    return found
 
 
 def _members(
-    found: list[_Occurrence], group_of: Ints, unit_of: Ints, sizes: list[int]
+    found: list[Occurrence], group_of: Ints, unit_of: Ints, sizes: list[int]
 ) -> list[tuple[Member, ...]]:
     members: list[list[Member]] = [[] for _ in sizes]
     known: dict[tuple[bytes, ...], list[tuple[int, Index]]] = {}
@@ -344,7 +312,7 @@ def _minima(tracing: Tracing, group_of: Ints) -> dict[int, int]:
     return minima
 
 
-def _frozen(tracing: Tracing, found: list[_Occurrence]) -> tuple[Frozen, ...]:
+def _frozen(tracing: Tracing, found: list[Occurrence]) -> tuple[Frozen, ...]:
     """Positions without any removable atom, by reason."""
     frozen: list[Frozen] = []
     for occurrence in found:

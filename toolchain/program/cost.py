@@ -95,8 +95,8 @@ class CostModel:
         width = max((len(key) for key in monomials), default=0)
         powers = np.array([(*key, *[0] * (width - len(key))) for key in monomials], np.int64)
         return cls(
-            names=tuple(g.name for g in channels.groups),
-            sizes=tuple(g.size for g in channels.groups),
+            names=tuple(g.name for g in channels.all),
+            sizes=tuple(g.size for g in channels.all),
             powers=powers.reshape(len(monomials), width),
             coefficients=np.array(list(monomials.values()), np.int64).reshape(-1, 3),
         )
@@ -122,7 +122,7 @@ def volumes(
 
     Nodes that yield several tensors or none count by what they read alone.
     """
-    analysis, names = examine(program), tuple(g.name for g in channels.groups)
+    analysis, names = examine(program), tuple(g.name for g in channels.all)
     tables: dict[int, tuple[Ints, Terms]] = {}
     found: dict[str, tuple[tuple[int, tuple[str, ...]], ...]] = {}
     for node in program.module.graph.nodes:

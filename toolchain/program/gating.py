@@ -6,12 +6,15 @@ the unit (dimensions that a convolution or matrix product sums over), which is t
 feature map before each of them. Where nothing listens, as to the inner width of queries and keys, all of the
 unit's parameters are multiplied. A block's gate multiplies the last scale and shift of its branch.
 
+Where an addition is loose, its channels are listened to whichever branch has them: the gates of a branch
+multiply the last scale and shift of that branch.
+
 Operators that compute statistics over channels (a layer norm) see closed channels until they are cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +35,7 @@ _NORMS: Final = ("batch_norm", "layer_norm", "group_norm", "instance_norm")
 _HOMOGENEOUS: Final = (
     *("relu", "leaky_relu", "prelu", "dropout", "feature_dropout", "clone", "contiguous", "alias", "detach"),
     *("view", "reshape", "permute", "transpose", "flatten", "unflatten", "squeeze", "unsqueeze", "roll"),
+    *("slice", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"),
 )
 """Operators of one tensor that a positive factor passes through."""
 
@@ -62,7 +66,8 @@ def group_sites(program: Program) -> tuple[Site, ...]:
     """One site for every group of the program's channel analysis, called like it, in order."""
     analysis = examine(program)
     listening, known = _roles(program.module)
-    strict = _multiplied(analysis)
+    strict, ends = _multiplied(analysis), _ends(analysis)
+    joining = {name for g in analysis.channels.merged for units in g.sources for name, _ in units}
     divide = divisors(analysis.tracing)
     dividing = {n for n, axes in analysis.tracing.parameters.items() if any(axes is d for d in divide)}
     parameters = {name for name, _ in program.module.named_parameters(remove_duplicate=False)}
@@ -71,6 +76,8 @@ def group_sites(program: Program) -> tuple[Site, ...]:
         owned = [m for m in group.members if m.parameter in parameters and m.parameter not in dividing]
         heard = [m for m in owned if (m.parameter, m.dim) in listening]
         plain = number not in strict and all(m.parameter in known for m in owned)
+        if group.name in joining:
+            heard, plain = [m for m in owned if m.parameter in ends], True
         factors = [
             Factor(
                 parameter=m.parameter,
@@ -87,16 +94,8 @@ def group_sites(program: Program) -> tuple[Site, ...]:
 def block_site(program: Program, block: Block, name: str) -> Site | None:
     """The site of a residual block's gate; None where its branch ends in nothing that could be multiplied."""
     nodes = {node.name: node for node in program.module.graph.nodes}
-    node = nodes[block.add].args[block.operand]
-    found: list[Node] = []
-    while isinstance(node, Node) and node.name in block.nodes and len(node.users) == 1:
-        call = call_of(node)
-        if call is None:
-            return None
-        found = list(_scale_and_shift(call))
-        if found or call.op not in _HOMOGENEOUS:
-            break
-        node = next(call.tensors(), None)
+    start = nodes[block.add].args[block.operand]
+    found = _end(start, lambda node: node.name in block.nodes and len(node.users) == 1)
     if not found or any(len(n.users) > 1 or str(n.target) not in block.parameters for n in found):
         return None
     nothing = torch.zeros(0, dtype=torch.long)
@@ -193,6 +192,24 @@ def _multiplied(analysis: Analysis) -> set[int]:
             for column in tracing.labels.atoms(vector) if vector is not None else ():
                 found.update(analysis.group_of[column].tolist())
     return found
+
+
+def _end(start: object, belongs: Callable[[Node], bool]) -> list[Node]:
+    """The last scale and shift before `start`, as far back as nodes belong; none where a factor is lost."""
+    node = start
+    while isinstance(node, Node) and belongs(node):
+        call = call_of(node)
+        found = [] if call is None else list(_scale_and_shift(call))
+        if found or call is None or call.op not in _HOMOGENEOUS:
+            return found
+        node = next(call.tensors(), None)
+    return []
+
+
+def _ends(analysis: Analysis) -> set[str]:
+    """The parameters that are the last scale or shift of a loose addition's operand."""
+    operands = (node for join in analysis.tracing.joins for node in join.node.all_input_nodes)
+    return {str(n.target) for operand in operands for n in _end(operand, lambda _: True)}
 
 
 def _scale_and_shift(call: Call) -> Iterator[Node]:

@@ -146,7 +146,7 @@ def _factors(
     """Factors n / k of the positions that stay along a dimension: [positions]; None where none is gone."""
     factors = torch.ones(parameter(original, name).shape[dim], dtype=torch.float64)
     stays = torch.ones(len(factors), dtype=torch.bool)
-    for group in channels.groups:
+    for group in channels.all:
         units = keep.get(group.name, range(group.size))
         if len(units) == group.size:
             continue

@@ -20,6 +20,7 @@ from toolchain.program.channels import Analysis, examine
 from toolchain.program.constants import REWRITES, Cutting
 from toolchain.program.copying import duplicate
 from toolchain.program.masking import divisors, restrict
+from toolchain.program.summing import summed
 from toolchain.values import Channels, Program
 
 Keep = Mapping[str, tuple[int, ...]]
@@ -29,7 +30,8 @@ def apply(program: Program, channels: Channels, keep: Keep) -> Program:
     """The program with only the units `keep[group]` of each named group; groups not named stay whole.
 
     Parameters and buffers are sliced into new tensors, sizes in the graph are rewritten; the program handed
-    in is not changed. The result can be analysed, trained, exported and pruned again.
+    in is not changed. The result can be analysed, trained, exported and pruned again; no addition of it is
+    loose.
 
     Args:
         program: what was analysed.
@@ -49,7 +51,8 @@ def apply(program: Program, channels: Channels, keep: Keep) -> Program:
     known: dict[Any, Tensor] = {}
     for node, origin in cutting.origin.items():
         node.meta["val"] = _resized(cutting, analysis.tracing.values.get(origin), node.meta.get("val"), known)
-    return replace(program, module=cutting.module)
+    summed(cutting)
+    return replace(program, module=cutting.module, loose=())
 
 
 def mask(program: Program, channels: Channels, keep: Keep) -> Program:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,18 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from toolchain.program.axes import Axes, Call, Sizes, Value, attribute, call_of, place_of
-from toolchain.program.labels import Labels, Vector
+from toolchain.program.labels import Ints, Labels, Vector
 from toolchain.program.rules.shuffling import Shuffle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """A loose addition: along `dim`, position i of its result is there while one of its operands' is."""
+
+    node: Node
+    dim: int
+    operands: tuple[Ints, Ints]
+    result: Ints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +35,12 @@ class Tracing:
     `contracted` holds the operands of a product whose removed elements would count in its sums, with the
     dimensions summed over; `vanishing` remembers of which tensors the removed elements are zero. `shuffles`
     holds the nodes where a shuffle of channels ends. `minima` holds how many channels of a vector have to
-    stay at least. `unknown` counts the operators without a rule that froze something.
+    stay at least. `unknown` counts the operators without a rule that froze something. Additions named in
+    `loose` do not tie their operands; `joins` says what they put out.
     """
 
     module: GraphModule
+    loose: frozenset[str] = frozenset()
     labels: Labels = field(default_factory=Labels)
     sizes: Sizes = field(default_factory=Sizes)
     values: dict[Node, Value] = field(default_factory=dict)
@@ -42,6 +54,7 @@ class Tracing:
     notes: list[tuple[Vector, str]] = field(default_factory=list)
     minima: list[tuple[Vector, int]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    joins: list[Join] = field(default_factory=list)
 
     def axes(self, node: Any) -> Axes:
         """The labelled shape of a tensor argument."""
@@ -60,6 +73,14 @@ class Tracing:
     def tie(self, first: Vector, second: Vector, call: Call) -> Vector:
         """Positions of both exist together, because of `call`."""
         return self.labels.tie(first, second, f"tied by {call.place} ({call.op}) to what cannot be removed")
+
+    def meet(self, first: Vector, second: Vector, call: Call, dim: int) -> Vector:
+        """The channels of an elementwise result along `dim`; a loose addition has those of either operand."""
+        if call.node.name not in self.loose or first is None or second is None:
+            return self.tie(first, second, call)
+        result = self.labels.fresh(len(first))
+        self.joins.append(Join(node=call.node, dim=dim, operands=(first, second), result=result))
+        return result
 
     def freeze(self, axes: Axes | None, dims: Iterable[int], reason: str) -> None:
         """Nothing along these dimensions may be removed."""
@@ -104,9 +125,11 @@ class Tracing:
 Rule = Callable[[Tracing, Call], Value]
 
 
-def trace(module: GraphModule, rules: Mapping[str, Rule], pointwise: Rule) -> Tracing:
+def trace(
+    module: GraphModule, rules: Mapping[str, Rule], pointwise: Rule, loose: Collection[str] = ()
+) -> Tracing:
     """Label every tensor of the graph. What reaches an output stays; so does what has no rule."""
-    tracing = Tracing(module=module)
+    tracing = Tracing(module=module, loose=frozenset(loose))
     for node in module.graph.nodes:
         if node.op == "get_attr":
             tracing.values[node] = tracing.parameter(node)

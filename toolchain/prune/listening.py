@@ -77,7 +77,7 @@ class Listener:
         found: dict[str, Tensor] = {}
         for column in () if vector is None else self.analysis.tracing.labels.atoms(vector):
             groups, units = self.analysis.group_of[column], self.analysis.unit_of[column]
-            for number in np.unique(groups[groups >= 0]).tolist():
+            for number in np.unique(groups[(groups >= 0) & (groups < len(self._names))]).tolist():
                 mine = np.flatnonzero(groups == number)
                 name = self._names[number]
                 sums = torch.zeros(self._sizes[name], dtype=torch.float64)

@@ -99,7 +99,8 @@ class Learner:
     """A method that prunes while it trains. What it ends with is decided on by the budget's solver.
 
     `begin` starts a lesson; None: nothing is learned, and `judge` gives the verdicts from the network and the
-    criterion's scores. `distils`: the unpruned network is the teacher.
+    criterion's scores. `distils`: the unpruned network is the teacher. `branches`: it can
+    learn with loose additions, of whose branches each has channels of its own.
     """
 
     name: str
@@ -107,3 +108,4 @@ class Learner:
     begin: Callable[[Lesson], Pressure] | None
     judge: Callable[[Lesson, Mapping[str, tuple[float, ...]]], Verdicts] | None = None
     distils: bool = True
+    branches: bool = False

@@ -253,7 +253,7 @@ def _channel(node: Node, output: Tensor) -> int:
 def _gone(channels: Channels, keep: Mapping[str, tuple[int, ...]], name: str) -> Tensor:
     """The removed outputs of the layer with this weight."""
     found = [torch.zeros(0, dtype=torch.long)]
-    for group in channels.groups:
+    for group in channels.all:
         if group.name in keep:
             units = sorted(set(range(group.size)) - set(keep[group.name]))
             found += [positions(m, units) for m in group.members if m.parameter == name and m.dim == 0]

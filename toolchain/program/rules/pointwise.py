@@ -24,7 +24,7 @@ def broadcast(t: Tracing, call: Call) -> Value:
         if vectors:
             labels[d] = vectors[0]
             for other in vectors[1:]:
-                labels[d] = t.tie(labels[d], other, call)
+                labels[d] = t.meet(labels[d], other, call, d)
     return t.yields(call.node, labels)
 
 

@@ -73,7 +73,7 @@ def vanishes(t: Tracing, node: Node, dim: int, depth: int = 0) -> bool:
     """Whether the elements of `node` that go along `dim` are zero in the masked original."""
     known = t.vanishing.get((node, dim))
     if known is None:
-        known = depth < DEPTH and not _spoiled(node) and _vanishes(t, node, dim, depth + 1)
+        known = depth < DEPTH and not _spoiled(t, node) and _vanishes(t, node, dim, depth + 1)
         t.vanishing[node, dim] = known
     return known
 
@@ -97,6 +97,9 @@ def _vanishes(t: Tracing, node: Node, dim: int, depth: int) -> bool:
         return any(dims and all(vanishes(t, n, d, depth) for d in dims) for n, dims in held.items())
     if call.op in _MOVES:
         return _moved(t, node, list(call.tensors()), dim, depth)
+    if call.op in ("pad", "constant_pad_nd"):
+        zeros = not call["value"] and call["mode"] in (None, "constant")
+        return zeros and _moved(t, node, [call["self"]], dim, depth)
     if "norm" in call.op or "softmax" in call.op:
         return _normalised(t, call, dim)
     return _pointwise(t, call, dim, depth)
@@ -178,11 +181,14 @@ def _is_flag(node: Node) -> bool:
     return bool(node.meta["val"].dtype is torch.bool)
 
 
-def _spoiled(node: Node) -> bool:
-    """Whether something else than zeros may be written into it, or into what shares its memory."""
+def _spoiled(t: Tracing, node: Node) -> bool:
+    """Whether something else than zeros may be written into it, or into what shares its memory.
+
+    Not by a loose addition: nobody reads afterwards what it writes to.
+    """
     for view in sharing(node):
         for user in view.users:
-            if is_written(view, user) and user is not node:
+            if is_written(view, user) and user is not node and user.name not in t.loose:
                 call = call_of(user)
                 if call is None or not _gives_zero(call, {view}):
                     return True

@@ -10,7 +10,7 @@ Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", CV
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import torch
@@ -25,7 +25,8 @@ from toolchain.values import Channels, Group, Member, Program
 
 def _score(program: Program, channels: Channels, evidence: Evidence) -> Mapping[str, tuple[float, ...]]:
     named = dict(program.module.named_parameters())
-    readers = {group.name: _readers(group, named) for group in channels.groups}
+    added = {name for g in channels.merged for units in g.sources for name, _ in units}
+    readers = {group.name: _readers(group, named, added) for group in channels.groups}
     wanted = {m.parameter for members in readers.values() for m in members}
     totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in channels.groups}
     steps = 0
@@ -39,10 +40,15 @@ def _score(program: Program, channels: Channels, evidence: Evidence) -> Mapping[
     return {name: tuple((total / max(steps, 1)).tolist()) for name, total in totals.items()}
 
 
-def _readers(group: Group, named: Mapping[str, Tensor]) -> tuple[Member, ...]:
-    """The members through which the group's units are read; failing those, the ones that produce them."""
+def _readers(group: Group, named: Mapping[str, Tensor], added: Collection[str]) -> tuple[Member, ...]:
+    """The members through which the group's units are read; failing those, the ones that produce them.
+
+    What is `added` to other channels is read as part of the sum too.
+    """
     own = [m for m in group.members if m.parameter in named]
     reading = tuple(m for m in own if m.dim == 1 and named[m.parameter].dim() >= 2)
+    if group.name in added:
+        return tuple(m for m in own if m not in reading)
     return reading or tuple(own)
 
 

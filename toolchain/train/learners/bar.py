@@ -93,4 +93,5 @@ LEARNER: Final = Learner(
     name="bar",
     summary="gates under a barrier whose budget moves to the limit, with distillation",
     begin=_Bar,
+    branches=True,
 )

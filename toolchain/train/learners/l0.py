@@ -24,12 +24,13 @@ STRENGTH: Final = 1.0
 class _Priced(Gates):
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        self._total = sum(site.size for site in lesson.sites)
+        self._total = sum(site.size for site in self.sites)
 
     def penalty(self, module: GraphModule, done: float) -> Tensor | None:
         """The expected share of open gates, priced."""
         del module, done
-        parts = list(self.expected().values())
+        expected = self.expected()
+        parts = [expected[site.name] for site in self.sites]
         return STRENGTH / self._total * sum(parts[1:], parts[0]) if parts else None
 
 
@@ -38,4 +39,5 @@ LEARNER: Final = Learner(
     summary="gates under a constant price, no budget and no teacher while learning",
     begin=_Priced,
     distils=False,
+    branches=True,
 )

@@ -1,0 +1,157 @@
+"""Every method on a residual, a dense, a depthwise and an attention network: to the end, held, and exact."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
+
+from tests import networks
+from tests.networks import Attention, Dense, Depthwise
+from toolchain import cli, registry
+from toolchain.contest import reduce
+from toolchain.program.blocks import drop
+from toolchain.program.capture import capture, example_inputs, open_program, save_program
+from toolchain.program.channels import analyse
+from toolchain.program.connecting import carried, loosened
+from toolchain.program.cost import cost
+from toolchain.program.rewrite import mask
+from toolchain.prune.planfile import read_plan
+from toolchain.report.record import read_record
+
+
+class Residual(networks.Residual):
+    """With a head that keeps the batch, whatever its size."""
+
+    def forward(self, x):
+        return self.head(adaptive_avg_pool2d(self.blocks(self.stem(x)), 1).flatten(1))
+
+
+NETWORKS = {"residual": Residual, "dense": Dense, "depthwise": Depthwise, "attention": Attention}
+METHODS = ("planner", *registry.names("toolchain.train.learners"))
+SHARE = 0.6
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Noise of which one channel is brighter: the class."""
+    random = np.random.default_rng(0)
+    y = np.arange(360) % 3
+    x = random.integers(0, 120, (360, 3, 8, 8))
+    x[np.arange(360), y] += 100
+    path = tmp_path_factory.mktemp("colours") / "colours.npz"
+    np.savez(path, x=x.astype(np.uint8), y=y)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder, found = tmp_path_factory.mktemp("models"), {}
+    for name, network in NETWORKS.items():
+        torch.manual_seed(0)
+        path = folder / f"{name}.pt2"
+        save_program(capture(network(), (torch.randn(2, *network.shape),), name=name), path)
+        found[name] = path
+    return found
+
+
+def compressed(model, data, out, method, *more, formats="onnx"):
+    """The record of a `compress` that has to end well."""
+    budget = int(SHARE * cost(open_program(model)).macs)
+    words = [model, "--data", data, "--budget-macs", budget, "--method", method, "--method-epochs", "2"]
+    words += ["--epochs", "1", "--batch-size", "32", "--precision", "fp32", "--runtime", "onnxruntime"]
+    words += ["--formats", formats, "--quiet", "--out", out, *more]
+    assert cli.compress([str(word) for word in words]) == 0
+    record = read_record(out / "report.json")
+    assert record["verdict"] == "held"
+    assert record["result"]["cost"]["macs"] <= budget
+    assert {check["status"] for check in record["checks"]} <= {"pass", "not run"}
+    assert record["request"]["learning"]["method"] == method
+    return record
+
+
+def equals_the_masked_original(model, out):
+    """The plan, carried out on the network as handed in, in float64."""
+    program, plan = open_program(model), read_plan(out / "plan.json")
+    program = replace(program, module=copy.deepcopy(program.module).double())
+    inputs = tuple(x.double() for x in example_inputs(program, 3))
+    if plan.connectivity == "mixed":
+        program = loosened(program)
+        less = drop(program, plan.dropped)
+        masked = mask(less, analyse(less), carried(analyse(program), plan.keep, analyse(less)))
+    else:
+        masked = drop(mask(program, analyse(program), plan.keep), plan.dropped)
+    with torch.no_grad():
+        found = reduce(program, analyse(program), plan).module(*inputs)
+        torch.testing.assert_close(found, masked.module(*inputs), rtol=1e-9, atol=1e-9)
+    return plan
+
+
+def test_methods_end_well_on_small_networks(models, colours, tmp_path, capfd):
+    record = compressed(models["residual"], colours, tmp_path / "out", "l0")
+    assert capfd.readouterr().err == ""
+    plan = equals_the_masked_original(models["residual"], tmp_path / "out")
+    assert plan.criterion == "l0"
+    assert any(note.startswith("l0: after 2 epochs") for note in record["notes"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_on_every_kind_of_network(network, method, models, colours, tmp_path):
+    formats = "onnx,coreml,tflite" if method == "bar" else "onnx"
+    record = compressed(models[network], colours, tmp_path / "out", method, formats=formats)
+    plan = equals_the_masked_original(models[network], tmp_path / "out")
+    assert not plan.changes_nothing
+    assert plan.criterion == ("taylor" if method == "planner" else method)
+    assert {a["format"] for a in record["result"]["artifacts"]} == set(formats.split(","))
+
+
+@pytest.mark.parametrize("method", [pytest.param("planner", marks=pytest.mark.slow), "bar"])
+def test_branches_keep_channels_of_their_own(method, models, colours, tmp_path, capfd):
+    out = tmp_path / "out"
+    record = compressed(models["residual"], colours, out, method, "--connectivity", "always")
+    assert capfd.readouterr().err == ""
+    said = [note for note in record["notes"] if note.startswith("mixed connectivity: ")]
+    assert len(said) == 1
+    assert record["plan"]["connectivity"] == ("tied" if "not used" in said[0] else "mixed")
+    plan = equals_the_masked_original(models["residual"], out)
+    again = [models["residual"], "--data", colours, "--apply", out / "plan.json", "--formats", "onnx"]
+    again += ["--epochs", "0", "--runtime", "onnxruntime", "--precision", "fp32"]
+    assert cli.main(["plan", *map(str, again), "--quiet", "--out", str(tmp_path / "again")]) == 0
+    replayed = read_record(tmp_path / "again" / "report.json")
+    assert replayed["plan"]["connectivity"] == plan.connectivity
+    assert replayed["result"]["cost"] == record["result"]["cost"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--connectivity", "mixed"], "there is no --data"),
+        (["--connectivity", "mixed", "--data", "DATA", "--schedule", "agp"], "leave one of them out"),
+        (["--connectivity", "always", "--data", "DATA", "--allow-resize"], "do not go together"),
+        (
+            ["--connectivity", "mixed", "--data", "DATA", "--method", "l1l2"],
+            "does not learn branch by branch",
+        ),
+    ],
+)
+def test_what_branches_cannot_do_is_refused(more, said, models, colours, tmp_path, capfd):
+    words = [models["residual"], "--budget-macs", "100k", "--out", tmp_path / "out"]
+    words += [colours if word == "DATA" else word for word in more]
+    assert cli.compress([str(word) for word in words]) == 2
+    assert said in "".join(capfd.readouterr())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plans_of_earlier_versions_tie_branches(models, colours, tmp_path, capfd):
+    compressed(models["residual"], colours, tmp_path / "out", "uniform")
+    capfd.readouterr()
+    path = tmp_path / "out" / "plan.json"
+    record = json.loads(path.read_text())
+    assert record.pop("connectivity") == "tied"
+    path.write_text(json.dumps(record))
+    assert read_plan(path).connectivity == "tied"
