@@ -30,7 +30,7 @@ from toolchain.stages import Stages
 from toolchain.train.data import open_data
 from toolchain.values import Request
 
-SUFFIXES: Final = {".onnx": "onnx", ".tflite": "tflite"}
+SUFFIXES: Final = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
 
 
 def is_model_file(path: Path) -> bool:
@@ -83,7 +83,8 @@ def _tier(name: str) -> Any:
 
 def _chosen(runtimes: Sequence[Runtime], wanted: str) -> list[Runtime]:
     """All but TensorRT, which is measured alone, or the one that is wanted."""
-    found = [r for r in runtimes if r.name == wanted or (wanted == "auto" and r.probed)]
+    alone = len(runtimes) == 1
+    found = [r for r in runtimes if r.name == wanted or (wanted == "auto" and (r.probed or alone))]
     if not found:
         known = ", ".join(runtime.name for runtime in runtimes)
         raise InputError(f"the device has no runtime '{wanted}'", hint=f"it has {known}")
@@ -158,6 +159,7 @@ def _record(
                 "timing": to_plain(timing(mine, settings.tier)) if counts is None else None,
                 "instructions": None if counts is None else _counted(counts),
                 "parity": None if found.parity is None else to_plain(found.parity[number]),
+                "placement": None if found.placements is None else to_plain(found.placements[number]),
             }
         )
     return {

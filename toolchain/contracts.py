@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from toolchain.placement import Placement
 from toolchain.values import (
     Artifact,
     Channels,
@@ -206,6 +207,7 @@ class Sampling:
     A trial ends early after `trial_seconds`. Many short trials tell more than few long ones: sessions of one
     file differ by more than the runs of one session. With `turns` above 1 the models of a trial are open at
     once and share their runs out in so many turns: what disturbs the machine for milliseconds then meets all.
+    With `placement` the runtime is asked afterwards where the operators ran.
     """
 
     trials: int = 16
@@ -214,6 +216,7 @@ class Sampling:
     trial_seconds: float = 0.5
     turns: int = 1
     threads: int = 1
+    placement: bool = False
 
 
 class Device(Protocol):
@@ -295,7 +298,8 @@ class Benched:
 
     `records` are those of docs/runner.md; `versions` are the runtimes'. What could not be read is None. A
     device without a clock of its own gives no records: `instructions` of the runs of each file, and `parity`
-    with this machine's outputs (None where nothing could be compared).
+    with this machine's outputs (None where nothing could be compared). `placements` are those of each file,
+    None where the runtime does not tell.
     """
 
     device: str
@@ -306,6 +310,7 @@ class Benched:
     records: tuple[Mapping[str, Any], ...]
     instructions: tuple[tuple[int, ...], ...] | None = None
     parity: tuple[Mapping[str, Any] | None, ...] | None = None
+    placements: tuple[Placement | None, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

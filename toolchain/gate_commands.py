@@ -72,7 +72,7 @@ def _target(flags: argparse.Namespace) -> Target:
     """
     if flags.device is None:
         return target_named(flags.target)
-    found = reached(registry.find("targets", "TARGET", flags.target), flags.device)
+    found = reached(registry.find("targets", "TARGET", flags.target), flags.device, probed=False)
     if found.device is None:
         raise InputError(
             f"{flags.device} has no clock to compare latencies by",
@@ -116,6 +116,7 @@ def gate_request(flags: argparse.Namespace) -> GateRequest:
             max_memory_growth=ratio(flags.max_memory_growth),
             max_instructions=ratio(flags.max_instructions),
             emulated=flags.emulated,
+            max_fallbacks=flags.max_fallbacks,
             min_agreement=flags.min_agreement,
             max_drop=flags.max_drop,
             data=flags.data,

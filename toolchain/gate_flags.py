@@ -12,6 +12,7 @@ from toolchain.flag_values import (
     at_least_one,
     integers,
     not_negative,
+    not_negative_integer,
     numbers,
     picture_file,
     positive,
@@ -118,6 +119,12 @@ def _add_limits(parser: Parser) -> None:
     )
     group.add_argument(
         "--emulated", default=EMULATED, metavar="qemu:CORE", help=f"the core that counts them ({EMULATED})"
+    )
+    group.add_argument(
+        "--max-fallbacks",
+        type=not_negative_integer,
+        metavar="N",
+        help="operators that leave the accelerator, beyond the baseline's (0: none), where the runtime tells",
     )
     group.add_argument(
         "--min-agreement",

@@ -10,6 +10,9 @@ from toolchain.contracts import Device, ModelFile, Progress, Sampling
 from toolchain.errors import InputError
 from toolchain.latency.intervals import verdict
 from toolchain.latency.sequential import Answer
+from toolchain.placement import newly_away
+from toolchain.plain import to_plain
+from toolchain.report.operators import fallbacks, kinds
 from toolchain.values import Artifact, Measurement, Preprocessing
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ _OF_VERDICT: Final[dict[str, Answer]] = {"held": "pass", "over": "fail"}
 class Limits:
     """The optional gates; None: not asked. Sizes and memory in 10^6 bytes, growth as a ratio minus 1.
 
-    `max_instructions` is the growth of an inference's instructions on the device `emulated`.
+    `max_instructions` is the growth of an inference's instructions on the device `emulated`. `max_fallbacks`
+    is how many operators more than in the baseline may leave the accelerator.
     `min_agreement` is in percent of samples, `max_drop` in the metric's unit; `data` feeds both.
     """
 
@@ -36,6 +40,7 @@ class Limits:
     max_memory_growth: float | None = None
     max_instructions: float | None = None
     emulated: str = ""
+    max_fallbacks: int | None = None
     min_agreement: float | None = None
     max_drop: float | None = None
     data: str | None = None
@@ -75,6 +80,7 @@ def judge_limits(
     found += _of_size(limits, candidate, baseline)
     found += _of_memory(limits, device, candidate, baseline, threads, progress)
     found += _of_instructions(limits, candidate, baseline, progress)
+    found += _of_operators(limits, device, candidate, baseline, threads, progress)
     found += _of_answers(limits, candidate, baseline, progress)
     return tuple(found)
 
@@ -135,6 +141,28 @@ def _of_instructions(limits: Limits, candidate: Side, baseline: Side, progress: 
     detail = f"{new:,} against {old:,} on {limits.emulated}, emulated: a count, no time"
     judged = _at_most("instructions", new / old, 1 + limits.max_instructions, "x")
     yield replace(judged, detail=detail)
+
+
+def _of_operators(
+    limits: Limits, device: Device, candidate: Side, baseline: Side, threads: int, progress: Progress
+) -> Iterator[Judged]:
+    """Operators that leave the accelerator, as the runtime tells, beyond those that did in the baseline."""
+    if limits.max_fallbacks is None:
+        return
+    sides = [_file(side, "--max-fallbacks") for side in (candidate, baseline)]
+    progress.stage("Operators on the accelerator")
+    sampling = Sampling(trials=1, runs=1, warmup=0, trial_seconds=0.1, threads=threads, placement=True)
+    new, old = (measured.placement for measured in device.measure(sides, sampling, progress))
+    if new is None or old is None:
+        runtime = sides[0 if new is None else 1].runtime
+        raise InputError(
+            f"{runtime} does not tell here which operators leave an accelerator",
+            hint="LiteRT tells through the C runner, Core ML on an iPhone; leave out --max-fallbacks",
+        )
+    left = newly_away(new, old)
+    judged = _at_most("operators newly off the accelerator", len(left), limits.max_fallbacks, "operators")
+    beyond = f"; new: {kinds(to_plain(left))}" if left else ""
+    yield replace(judged, detail=f"{fallbacks(to_plain(new))}{beyond}")
 
 
 def _of_answers(limits: Limits, candidate: Side, baseline: Side, progress: Progress) -> Iterator[Judged]:

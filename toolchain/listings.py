@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolchain.report import words
+from toolchain.report.operators import fallbacks
 from toolchain.report.summary import table
 
 Found = Mapping[str, Any]
@@ -112,6 +113,9 @@ def _bench(found: Found) -> Iterator[str]:
     for model in found["models"]:
         yield from (f"warning: {model['file']}: {line}" for line in _doubts(model["timing"]))
     yield from _heat(found["before"], found["after"] or {})
+    for model in found["models"]:
+        if model["placement"] is not None:
+            yield f"{model['file']}: {fallbacks(model['placement'])}"
     for model in found["models"]:
         if settings["tier"]["windows"] > 1:
             yield ""

@@ -22,7 +22,7 @@ from toolchain.verify.coreml import check_coreml
 from toolchain.verify.micro import check_micro
 from toolchain.verify.parity import check_float, check_quantized
 
-FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4)
+FINAL: Final = Sampling(trials=10, runs=50, trial_seconds=0.4, placement=True)
 CLEARER: Final = 2
 """How often an inconclusive measurement is repeated with twice the trials."""
 AGREEING: Final = 500
@@ -255,9 +255,7 @@ def _measure(
         limit = run.request.budget.ms
         if limit is None or verdict(results[chosen], limit) != "inconclusive":
             break
-        sampling = Sampling(
-            trials=sampling.trials * 2, runs=sampling.runs, trial_seconds=sampling.trial_seconds
-        )
+        sampling = replace(sampling, trials=2 * sampling.trials)
     return times[0], results
 
 

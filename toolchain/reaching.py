@@ -37,8 +37,10 @@ def connect(device: str) -> Connection:
     return route.open(rest)
 
 
-def reached(target: Target, device: str) -> Reached:
+def reached(target: Target, device: str, *, probed: bool = True) -> Reached:
     """The target as `device` can run it: with the runtimes that both know, measured there.
+
+    `probed`: with those alone whose layers can be timed there, as planning needs.
 
     Raises:
         InputError: no such route, or the target is not reached by it, or has no runtime in common with it.
@@ -55,11 +57,20 @@ def reached(target: Target, device: str) -> Reached:
     if found is None:
         return Reached(target=target, device=None, connection=connection, name=device)
     theirs = {runtime.name: runtime for runtime in connection.runtimes}
-    common = tuple(theirs[r.name] for r in target.runtimes if r.name in theirs and theirs[r.name].probed)
-    if not common:
+    if probed:
         theirs = {name: runtime for name, runtime in theirs.items() if runtime.probed}
+        if not theirs:
+            raise InputError(
+                f"layers cannot be timed alone on {device}, and a plan needs that",
+                hint="edgefit bench and gate measure whole files there; without --device it is predicted",
+            )
+    common = tuple(theirs[r.name] for r in target.runtimes if r.name in theirs)
+    if not common and target.name == HERE and not probed:
+        common = tuple(theirs.values())
+    if not common:
+        what = "layers can be timed on" if probed else "files are measured on"
         raise InputError(
-            f"layers can be timed on {device} in {', '.join(theirs)}, target '{target.name}' is for "
+            f"{what} {device} in {', '.join(theirs)}, target '{target.name}' is for "
             f"{', '.join(r.name for r in target.runtimes)}",
             hint="leave out --target to plan for what the device runs",
         )

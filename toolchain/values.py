@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolchain.placement import Placement
+
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
@@ -216,7 +218,8 @@ class Measurement:
     `samples_ms[t]` are the timed runs of trial t, each trial a fresh session; trials of the models of one
     comparison are interleaved. The interval of p50 and p90 is 95 %, from order statistics of trials.
     `cpu_trials_ms[t]` is the median CPU time of trial t's runs, empty where the device does not tell;
-    `peak_bytes` what the process grew by, where the file was measured in a process of its own.
+    `peak_bytes` what the process grew by, where the file was measured in a process of its own. `placement`
+    says which operators left the accelerator, where that was asked for and the runtime told.
     """
 
     label: str
@@ -236,6 +239,7 @@ class Measurement:
     conditions: Conditions
     cpu_trials_ms: tuple[float, ...] = ()
     peak_bytes: int | None = None
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from targets._shared.benching import job_of, steps
 from targets._shared.conditions import installed_version, read_conditions
 from targets._shared.driving import Driver, driver_of, run_job
 from targets._shared.packages import PACKAGES
+from targets._shared.placement import placements
 from targets._shared.runner import TRIED, installed_library, native, runner
 from targets.host import TARGET
 from toolchain.contracts import (
@@ -61,7 +62,8 @@ class ThisMachine:
             versions={runtime: installed_version(PACKAGES[runtime].distribution) for runtime in runtimes},
             before=begin.get("conditions", before),
             after=end.get("conditions") or _state(runtimes[0], settings.threads),
-            records=tuple(trials),
+            records=tuple(record for record in trials if record["type"] == "trial"),
+            placements=placements(trials, [file.path for file in files]),
         )
 
     def check(self, files: Sequence[ModelFile], progress: Progress) -> tuple[Checked, ...]:

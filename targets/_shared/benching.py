@@ -35,6 +35,7 @@ def job_of(
         cadence_hz=settings.cadence_hz or 0.0,
         max_celsius=settings.max_celsius or 0.0,
         cool_seconds=600.0 if settings.max_celsius else 0.0,
+        placement=1,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from targets._shared import tensorrt
 from targets._shared.benching import job_of
 from targets._shared.parity import OUTPUTS, outputs_here, parity, parity_job
+from targets._shared.placement import placements
 from targets._shared.probing import of_profile, of_turns
 from targets._shared.remote import POLL_SECONDS, Answer, Station, reach
 from targets._shared.runner import Job, Model, version
@@ -60,7 +61,8 @@ def bench(
         versions=begin["libraries"],
         before=begin["conditions"],
         after=end["conditions"] | power,
-        records=tuple(trials),
+        records=tuple(record for record in trials if record["type"] == "trial"),
+        placements=placements(trials, [file.path for file in files]),
     )
 
 

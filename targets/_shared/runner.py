@@ -64,7 +64,8 @@ class Job:
     `profile` begins the names of the runtimes' profiles. `max_celsius`, `min_battery` (percent) and
     `cadence_hz` are off at 0. `marks` (1) shows an instruction counter where runs begin and end. After
     `deadline` seconds the runner ends itself; `lock` is a file that one measurement at a time holds.
-    `inputs` and `outputs` are files of raw tensors, for one model.
+    `inputs` and `outputs` are files of raw tensors, for one model. `placement` (1) asks, after all that is
+    timed, where the runtime ran each operator; `units` is what Core ML may use, for iPhones only.
     """
 
     models: tuple[Model, ...]
@@ -84,6 +85,7 @@ class Job:
     pool: int = 4
     together: int = 0
     marks: int = 0
+    placement: int = 0
     cadence_hz: float = 0.0
     max_celsius: float = 0.0
     cool_seconds: float = 0.0
@@ -93,6 +95,7 @@ class Job:
     inputs: str | None = None
     outputs: str | None = None
     profile: str | None = None
+    units: str | None = None
 
     def text(self) -> str:
         """The job file, as docs/runner.md describes it.
@@ -116,6 +119,7 @@ class Job:
             "pool",
             "together",
             "marks",
+            "placement",
         ):
             lines.append(f"{key} {getattr(self, key)}")
         for key in (
@@ -131,7 +135,7 @@ class Job:
         lines += ["cores " + ",".join(map(str, self.cores))] if self.cores else []
         lines += [
             f"{key} {path}"
-            for key in ("lock", "inputs", "outputs", "profile")
+            for key in ("lock", "inputs", "outputs", "profile", "units")
             if (path := getattr(self, key)) is not None
         ]
         for line in lines:

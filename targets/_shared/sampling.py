@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from targets._shared.placement import placement
 from targets._shared.runner import Job, Model
 from toolchain.contracts import Progress, Sampling
 from toolchain.latency.intervals import Trial, summarise
@@ -27,6 +28,7 @@ def job_for(artifacts: Sequence[Artifact], paths: Sequence[str], sampling: Sampl
         turns=sampling.turns,
         warmup=sampling.warmup,
         warmup_seconds=sampling.trial_seconds,
+        placement=int(sampling.placement),
     )
 
 
@@ -54,7 +56,7 @@ def measurement(
     trials = [
         Trial(
             wall_ms=_ms(r["wall_ns"]),
-            cpu_ms=_ms(r["cpu_ns"]),
+            cpu_ms=_ms(r.get("cpu_ns", ())),
             load_ms=r["load_ns"] / 1e6,
             first_ms=r["first_ns"] / 1e6,
         )
@@ -70,7 +72,8 @@ def measurement(
     )
     alone = all(r["model"] == index for r in records if r["type"] == "trial")
     peaks = [r["peak_bytes"] for r in mine if alone and r.get("peak_bytes") is not None]
-    return replace(whole, peak_bytes=max(peaks, default=None))
+    told = placement(records, index, artifact.path)
+    return replace(whole, peak_bytes=max(peaks, default=None), placement=told)
 
 
 def _ms(nanoseconds: Sequence[int]) -> tuple[float, ...]:

@@ -34,6 +34,7 @@ static const struct number {
     {"together", INT, offsetof(struct job, together), 0},
     {"turns", INT, offsetof(struct job, turns), 1},
     {"marks", INT, offsetof(struct job, marks), 0},
+    {"placement", INT, offsetof(struct job, placement), 0},
     {"cadence_hz", DOUBLE, offsetof(struct job, cadence_hz), 0},
     {"max_celsius", DOUBLE, offsetof(struct job, max_celsius), 0},
     {"cool_seconds", DOUBLE, offsetof(struct job, cool_seconds), 0},

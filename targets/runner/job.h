@@ -32,6 +32,7 @@ struct job {
   int pool;          /* input sets that take turns */
   int together;      /* 1: all models are open at once, one run each in turns, inference alone timed */
   int marks;         /* 1: mark every timed run for targets/counter */
+  int placement;     /* 1: when all is timed, each runtime tells where its operators run */
   double cadence_hz; /* 0: one run after the other */
   double max_celsius, cool_seconds; /* max_celsius 0: no gate */
   double min_battery;               /* percent; 0: no gate */

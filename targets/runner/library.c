@@ -36,3 +36,12 @@ bool library_resolve(void *handle, const struct job_library *library, const stru
   }
   return true;
 }
+
+bool library_offers(void *handle, const struct symbol *symbols, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    void *found = dlsym(handle, symbols[i].name);
+    if (found == NULL) return false;
+    memcpy(symbols[i].place, &found, sizeof found);
+  }
+  return true;
+}

@@ -18,4 +18,7 @@ void *library_open(const struct job_library *library);
 /* Resolves `count` symbols into their places; false after a fault. */
 bool library_resolve(void *handle, const struct job_library *library, const struct symbol *symbols, size_t count);
 
+/* The same for functions that one can go without: false where one is missing, and no fault. */
+bool library_offers(void *handle, const struct symbol *symbols, size_t count);
+
 #endif

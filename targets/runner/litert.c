@@ -1,15 +1,19 @@
 /* LiteRT through the C functions that its library exports. Their ABI moves between releases, so the library is
  * checked by its hash, and only releases that were tried are asked for. CPU, XNNPACK. */
+#define _GNU_SOURCE
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fault.h"
+#include "json.h"
 #include "library.h"
 #include "session.h"
 
 enum { ACCELERATOR_CPU = 1, HOST_MEMORY = 1, LOCK_READ = 0, LOCK_WRITE = 1 };
+enum { PROFILED_OPERATOR = 2, FIRST_GRAPH = 0 };
 enum { OPTION_ACCELERATORS = 24, OPTION_LEAST_LOGGED = 25, ANY_INT = 2, LOG_ERROR = 3 };
 
 /* LiteRtEnvOption: what it sets, and a value with its type. */
@@ -31,6 +35,17 @@ struct ranked {
   uint32_t strides[SESSION_RANK];
 };
 _Static_assert(sizeof(struct ranked) == 72, "the layout that LiteRT 2.3 uses");
+
+/* ProfiledEventData. An operator that the interpreter runs itself is of kind PROFILED_OPERATOR, `tag` its name. */
+struct event {
+  const char *tag;
+  int kind;
+  uint64_t start_us, took_us;
+  size_t memory[6];
+  uint64_t node, graph;
+  int source;
+};
+_Static_assert(sizeof(void *) != 8 || sizeof(struct event) == 104, "the layout that LiteRT 2.3 uses");
 
 typedef int status; /* 0: all went well */
 
@@ -92,6 +107,22 @@ static const struct symbol SYMBOLS[] = {
     {"LiteRtRunCompiledModel", &rt.run},
 };
 
+/* What tells where operators run: measuring goes without it. */
+static struct {
+  status (*of)(void *compiled, void **profiler);
+  status (*start)(void *profiler);
+  status (*stop)(void *profiler);
+  status (*count)(void *profiler, int *count);
+  status (*events)(void *profiler, int count, struct event *events);
+} profiler;
+static bool has_profiler;
+
+static const struct symbol PROFILER[] = {
+    {"LiteRtCompiledModelGetProfiler", &profiler.of}, {"LiteRtStartProfiler", &profiler.start},
+    {"LiteRtStopProfiler", &profiler.stop},           {"LiteRtGetNumProfilerEvents", &profiler.count},
+    {"LiteRtGetProfilerEvents", &profiler.events},
+};
+
 /* LiteRtElementType -> element; numbers not named are OTHER. */
 static enum element element_of(int number) {
   switch (number) {
@@ -128,6 +159,7 @@ static bool done(status found, const char *path, const char *what) {
 static bool load(const struct job_library *library, const char **version) {
   void *handle = library_open(library);
   if (handle == NULL || !library_resolve(handle, library, SYMBOLS, sizeof SYMBOLS / sizeof *SYMBOLS)) return false;
+  has_profiler = library_offers(handle, PROFILER, sizeof PROFILER / sizeof *PROFILER);
   /* The library does not tell its version: where its hash was checked, it is the one of the job. */
   *version = library->sha256 == NULL ? NULL : library->version;
   /* Nothing but the CPU is looked for, and only errors are told. */
@@ -138,16 +170,23 @@ static bool load(const struct job_library *library, const char **version) {
   return done(rt.create_environment(2, options, &environment), library->path, "start");
 }
 
-/* Compilation options: the CPU with `threads` threads. */
-static bool options_of(int threads, const char *path, void **options) {
-  char *text = malloc(32);
+/* Adds an option of one kind, a line of text. */
+static bool add_option(void *options, const char *kind, const char *line, const char *path) {
+  char *text = strdup(line);
   void *opaque = NULL;
   if (text == NULL) return fault(STATUS_MODEL, "%s: out of memory", path);
-  snprintf(text, 32, "num_threads = %d\n", threads);
+  return done(rt.create_opaque(kind, text, free, &opaque), path, "make options") &&
+         done(rt.add_opaque(options, opaque), path, "make options");
+}
+
+/* Compilation options: the CPU with `threads` threads; where it shall tell where operators run, its profiler. */
+static bool options_of(int threads, bool telling, const char *path, void **options) {
+  char line[32];
+  snprintf(line, sizeof line, "num_threads = %d\n", threads);
   return done(rt.create_options(options), path, "make options") &&
          done(rt.set_accelerators(*options, ACCELERATOR_CPU), path, "choose the CPU") &&
-         done(rt.create_opaque("xnnpack", text, free, &opaque), path, "set the threads") &&
-         done(rt.add_opaque(*options, opaque), path, "set the threads");
+         add_option(*options, "xnnpack", line, path) &&
+         (!telling || add_option(*options, "runtime_options_string", "enable_profiling = true\n", path));
 }
 
 /* Name, type and memory of one input or output. */
@@ -187,7 +226,7 @@ static bool open(struct session *session, const char *path, int threads, int set
   own->path = path;
   void *options = NULL, *signature = NULL;
   bool opened = done(rt.create_model(environment, path, &own->model), path, "read the model") &&
-                options_of(threads, path, &options) &&
+                options_of(threads, session->telling, path, &options) &&
                 done(rt.compile(environment, own->model, options, &own->compiled), path, "prepare the model");
   if (options != NULL) rt.destroy_options(options);
   if (!opened || !done(rt.signature(own->model, 0, &signature), path, "find a signature") ||
@@ -240,6 +279,34 @@ static bool take(struct session *session) {
   return true;
 }
 
+/* The operators that the interpreter runs itself: XNNPACK did not take them. */
+static void write_nodes(FILE *out, const struct event *events, int count) {
+  bool none = true;
+  fputs(",\"accelerator\":\"XNNPACK\",\"nodes\":[", out);
+  for (int i = 0; i < count; i++) {
+    if (events[i].kind != PROFILED_OPERATOR || events[i].graph != FIRST_GRAPH) continue;
+    fprintf(out, "%s[%" PRIu64 ",", none ? "" : ",", events[i].node);
+    json_text(out, events[i].tag);
+    fputc(']', out);
+    none = false;
+  }
+  fputc(']', out);
+}
+
+static bool placed(struct session *session, FILE *out) {
+  struct own *own = session->own;
+  void *told = NULL;
+  int count = 0;
+  if (!has_profiler || profiler.of(own->compiled, &told) != 0 || told == NULL || profiler.start(told) != 0) return false;
+  bool ran = session_run(session, 0);
+  if (profiler.stop(told) != 0 || !ran || profiler.count(told, &count) != 0 || count <= 0) return false;
+  struct event *events = calloc((size_t)count, sizeof *events);
+  bool known = events != NULL && profiler.events(told, count, events) == 0;
+  if (known) write_nodes(out, events, count);
+  free(events);
+  return known;
+}
+
 static void close(struct session *session) {
   struct own *own = session->own;
   if (own == NULL) return;
@@ -256,4 +323,5 @@ static void close(struct session *session) {
 }
 
 const struct runtime LITERT = {
-    .name = "litert", .load = load, .open = open, .put = put, .infer = infer, .take = take, .close = close};
+    .name = "litert", .load = load, .open = open, .put = put, .infer = infer, .take = take, .placed = placed,
+    .close = close};

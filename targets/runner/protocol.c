@@ -251,6 +251,26 @@ bool protocol_trial(const struct job *job, const int *models, int count, int tri
   return well;
 }
 
+bool protocol_placement(const struct job *job, int model, const struct runtime *runtime, FILE *out, int *written) {
+  if (runtime->placed == NULL) return true;
+  struct session session = {.runtime = runtime, .telling = true};
+  char *text = NULL;
+  size_t size = 0;
+  FILE *record = open_memstream(&text, &size);
+  if (record == NULL) return true;
+  bool first = false, told = runtime->open(&session, job->model[model].path, job->threads, 1, NULL);
+  if (told) session_fill(&session, 1, (uint64_t)job->seed);
+  fputs("{\"type\":\"placement\"", record);
+  json_count_member(record, &first, "model", model);
+  told = told && runtime->placed(&session, record);
+  fputs("}\n", record);
+  runtime->close(&session);
+  /* What was timed before stands without it: a runtime that cannot tell leaves no record. */
+  if (fclose(record) == 0 && told) *written += fwrite(text, 1, size, out) == size;
+  free(text);
+  return (fflush(out) == 0 && !ferror(out)) || fault(STATUS_OUTPUT, "cannot write samples: %s", strerror(errno));
+}
+
 void protocol_order(int models, int trial, int order[JOB_MODELS]) {
   for (int k = 0; k < models; k++) {
     int place = trial % 2 ? models - 1 - k : k;

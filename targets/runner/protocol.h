@@ -25,6 +25,10 @@ bool protocol_trial(const struct job *job, const int *models, int count, int tri
 bool protocol_turns(const struct job *job, int trial, const struct runtime *const *runtimes,
                     const char *const *versions, FILE *out, int *written);
 
+/* Opens one model anew and writes where the runtime runs its operators, where it tells. False where it cannot be
+ * written. */
+bool protocol_placement(const struct job *job, int model, const struct runtime *runtime, FILE *out, int *written);
+
 /* In which order trial number `trial` runs the models: rotated by one each time, every other reversed. */
 void protocol_order(int models, int trial, int order[JOB_MODELS]);
 

@@ -208,6 +208,9 @@ static bool measure(struct job *job, FILE *out, int *records) {
       if (!protocol_trial(job, &order[k], at_once, trial, runtimes, known, out, records)) return false;
     }
   }
+  for (int i = 0; i < job->models && job->placement; i++) {
+    if (stopped || !protocol_placement(job, i, runtimes[i], out, records)) return false;
+  }
   write_end(out, job, *records);
   return (fflush(out) == 0 && !ferror(out)) || fault(STATUS_OUTPUT, "cannot write samples: %s", strerror(errno));
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "job.h"
 
@@ -26,6 +27,7 @@ struct session {
   struct tensor input[SESSION_TENSORS], output[SESSION_TENSORS];
   void *pool[JOB_POOL][SESSION_TENSORS];  /* input sets, filled by the caller after opening */
   const void *result[SESSION_TENSORS];    /* outputs of the last run */
+  bool telling;                           /* set before opening: the runtime shall tell where its operators run */
   void *own;                              /* the runtime's part */
 };
 
@@ -41,6 +43,9 @@ struct runtime {
   bool (*put)(struct session *session, int set);
   bool (*infer)(struct session *session);
   bool (*take)(struct session *session);
+  /* Of a session that is `telling`, filled and not run yet: runs it and writes `,"accelerator":NAME,"nodes":[[INDEX,KIND],
+   * ...]`, the operators that do not run on it. False after a fault. NULL: this runtime has one place for all. */
+  bool (*placed)(struct session *session, FILE *out);
   void (*close)(struct session *session);
 };
 

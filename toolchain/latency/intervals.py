@@ -133,6 +133,7 @@ def pooled(earlier: Measurement, later: Measurement) -> Measurement:
         first_ms=later.first_ms,
         cpu_trials_ms=cpu_ms,
         peak_bytes=max((b for b in (earlier.peak_bytes, later.peak_bytes) if b is not None), default=None),
+        placement=later.placement or earlier.placement,
     )
 
 

@@ -12,6 +12,7 @@ from toolchain.report.summary import table
 Record = Mapping[str, Any]
 HEADLINES: Final = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
 HEADS: Final = ("gate", "found", "limit", "verdict", "")
+_DIGITS: Final = {"x": 3, "operators": 0}
 
 
 def title(record: Record) -> str:
@@ -52,7 +53,7 @@ def _with_unit(value: float, unit: str) -> str:
 def _number(value: float, unit: str) -> str:
     if unit == "ms":
         return words.milliseconds(value).removesuffix(" ms")
-    return f"{value:.3f}" if unit == "x" else f"{value:.2f}"
+    return f"{value:.{_DIGITS.get(unit, 2)}f}"
 
 
 def basis(record: Record) -> str:

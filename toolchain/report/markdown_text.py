@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from toolchain.report import words
+from toolchain.report.operators import HEADS, placed
 from toolchain.report.record import (
     Record,
     chosen_artifact,
@@ -27,6 +28,7 @@ def render_markdown(record: Record) -> str:
         _plan,
         _training,
         _measurements,
+        _operators,
         _conditions,
         _origin,
     )
@@ -184,6 +186,10 @@ def _measurements(record: Record) -> Iterator[str]:
     ]
     heads = ("what", "runtime", "precision", "p50", "p90", "CPU time p50", "trials x runs")
     yield from section("Measurements", heads, rows)
+
+
+def _operators(record: Record) -> Iterator[str]:
+    yield from section("Operators", HEADS, placed(record))
 
 
 def conditions(record: Record) -> list[tuple[str, str]]:

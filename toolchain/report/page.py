@@ -8,6 +8,7 @@ from html import escape
 from toolchain.report import plots, words
 from toolchain.report.markdown_text import all_measurements, conditions, origin
 from toolchain.report.markup import document, section, table
+from toolchain.report.operators import HEADS, placed
 from toolchain.report.record import (
     Record,
     chosen_artifact,
@@ -38,6 +39,7 @@ def render_page(record: Record) -> str:
             *_decision(record),
             *_training(record),
             *_measurements(record),
+            *section("Operators", table(HEADS, placed(record))),
             *section("Conditions", table((), conditions(record))),
             *section("Origin", table((), origin(record))),
         )
