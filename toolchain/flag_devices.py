@@ -86,7 +86,8 @@ def _add_calibration(group: argparse._ArgumentGroup) -> None:
 def add_device(parser: Parser) -> None:
     """`bench`: the device and the tier."""
     group = parser.add_argument_group(
-        "a device", "With one of these, or of an .onnx or .tflite file, the files alone are measured."
+        "a device",
+        "With one of these, or of an .onnx, .tflite or .mlpackage file, the files alone are measured.",
     )
     group.add_argument("--device", metavar="DEVICE", help="where: see `edgefit devices` (host)")
     group.add_argument(

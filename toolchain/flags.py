@@ -80,7 +80,7 @@ def _add_model(parser: Parser, command: str) -> None:
         "model",
         type=Path,
         help="torch.export archive (.pt2), TorchScript, pickled module or state dict"
-        + (", or an .onnx or .tflite file" if command == "bench" else ""),
+        + (", or an .onnx, .tflite or .mlpackage file" if command == "bench" else ""),
     )
     group.add_argument(
         "--arch", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network that a state dict belongs to"

@@ -1,4 +1,4 @@
-"""Targets that are predicted: no driver reaches them yet."""
+"""Targets that are predicted as long as no device is named."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ def no_driver(name: str) -> Callable[[], Device]:
 
     def connect() -> Device:
         raise DeviceError(
-            f"{name} cannot be measured yet: there is no driver for it",
-            hint=f"edgefit predict MODEL --target {name} estimates its latency from published measurements",
+            f"{name} is measured on a device that --device names",
+            hint="edgefit devices shows what is reached; "
+            f"edgefit predict MODEL --target {name} estimates from published measurements",
         )
 
     return connect

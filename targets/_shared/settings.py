@@ -19,6 +19,8 @@ from toolchain.errors import InputError
 HELD: Final = "settings"
 """The folder on the device that exists while something is set: `restore`, the guard's `pid`."""
 TEGRASTATS: Final = "tegrastats"
+UNITS: Final = ("all", "cpu_and_ne", "cpu_and_gpu", "cpu_only")
+"""What Core ML may run a model on, as coremltools calls it; the first, as in an app, unless asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class Settings:
     `mhz` fixes the clock of every core, `power_mode` is nvpmodel's number, `jetson_clocks` fixes all of a
     Jetson's clocks, `fixed_performance` is Android's mode for measuring. `core` is where a one-thread run is
     pinned, `cores` where one of more is kept, on as many of the first as it has threads; `libraries` is a
-    folder of this machine with the runtimes for Android.
+    folder of this machine with the runtimes for Android. Of an iPhone: `bundle` is the runner app's
+    identifier, `app` the .app to install, `compute_units` what Core ML may run on.
     """
 
     governor: str | None = None
@@ -39,6 +42,9 @@ class Settings:
     core: int = -1
     cores: tuple[int, ...] = ()
     libraries: str | None = None
+    bundle: str | None = None
+    app: str | None = None
+    compute_units: str | None = None
     sysfs: str = "/sys"
 
     def said(self, governor: str | None) -> str | None:
@@ -180,11 +186,15 @@ def _settings(found: Any, path: Path, device: str) -> Settings:
         "core": (int,),
         "cores": (list,),
         "libraries": (str,),
+        "bundle": (str,),
+        "app": (str,),
+        "compute_units": (str,),
     }
     for name, value in found.items() if isinstance(found, dict) else [("", None)]:
         right = name in known and isinstance(value, known[name])
         if isinstance(value, list):
             right = right and all(type(each) is int and each >= 0 for each in value)
+        right = right and (name != "compute_units" or value in UNITS)
         if not right or (isinstance(value, bool) and bool not in known[name]):
             raise InputError(
                 f"{path}: '{name} = {value}' is no setting of {device}", hint=f"known: {', '.join(known)}"

@@ -112,8 +112,8 @@ def test_doctor_says_what_a_target_needs(capsys):
     found = json.loads(capsys.readouterr().out)
     names = [need["name"] for need in found["needs"]]
     assert names == ["the C runner", "library of onnxruntime", "library of litert"]
-    assert cli.main(["doctor", "--target", "iphone"]) == 1
-    assert "edgefit predict" in capsys.readouterr().out
+    assert cli.main(["doctor", "--target", "iphone"]) in (0, 1)
+    assert "go-ios" in capsys.readouterr().out
     assert cli.main(["doctor", "--target", "fridge"]) == 2
     capsys.readouterr()
     assert cli.main(["doctor", "--target", "jetson", "--json"]) in (0, 1)

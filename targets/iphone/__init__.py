@@ -1,4 +1,4 @@
-"""iPhones through Core ML: predicted until a driver reaches one."""
+"""iPhones through Core ML: predicted where none is at hand, measured by the app of `Runner` where one is."""
 
 from __future__ import annotations
 
@@ -13,5 +13,6 @@ TARGET: Final = Target(
     summary="iPhones through Core ML, neural engine",
     runtimes=(Runtime(name="coreml", format="coreml", precisions=("fp16", "int8", "int8-weights"), align=8),),
     connect=no_driver("iphone"),
-    calibration=Path(__file__).parent / "_calibrated" / "iphone.json",
+    calibration=Path(__file__).parents[1] / "_calibrated" / "iphone.json",
+    routes=("iphone",),
 )
