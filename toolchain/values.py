@@ -218,8 +218,7 @@ class Measurement:
     `samples_ms[t]` are the timed runs of trial t, each trial a fresh session; trials of the models of one
     comparison are interleaved. The interval of p50 and p90 is 95 %, from order statistics of trials.
     `cpu_trials_ms[t]` is the median CPU time of trial t's runs, empty where the device does not tell;
-    `peak_bytes` what the process grew by, where the file was measured in a process of its own. `placement`
-    says which operators left the accelerator, where that was asked for and the runtime told.
+    `peak_bytes` what the process grew by, where the file was measured alone; `placement` where operators ran.
     """
 
     label: str
