@@ -232,6 +232,17 @@ def _run_embed(flags: argparse.Namespace, name: str) -> Outcome:
     return _as_json(found) if flags.json else embed_text(found), int(missed)
 
 
+def _run_restore(flags: argparse.Namespace, name: str) -> Outcome:
+    from toolchain.store.container import restore_file
+
+    source: Path = flags.stored
+    path = flags.out or source.with_suffix("" if source.suffix == ".stored" else source.suffix + ".restored")
+    found = restore_file(source, path)
+    sizes = f"{found['bytes']:,} bytes of {found['stored_bytes']:,}"
+    text = f"{found['written']}: {sizes}, sha256 {found['sha256']}\n"
+    return _as_json(found) if flags.json else text, 0
+
+
 def _run_gate(flags: argparse.Namespace, name: str) -> Outcome:
     """gate, noise and history."""
     from toolchain import gate_commands
@@ -251,6 +262,7 @@ _COMMANDS: Final = {
     "targets": _run_targets,
     "devices": _run_devices,
     "doctor": _run_doctor,
+    "restore": _run_restore,
     "runner": _run_runner,
 }
 

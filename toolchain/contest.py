@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from toolchain import registry
+from toolchain.contracts import Criterion
 from toolchain.damage import Damages, axes_of, damage_together, measure_damages
 from toolchain.program.blocks import drop
 from toolchain.program.capture import fingerprint
@@ -164,9 +166,17 @@ def untied(run: Run) -> Run:
 def reduce(program: Program, channels: Channels, plan: PrunePlan) -> Program:
     """The program that a plan describes: channels cut and blocks dropped.
 
-    `program` is loose, and `channels` are its, where the plan's connectivity is mixed.
+    `program` is loose, and `channels` are its, where the plan's connectivity is mixed. Where the plan's
+    criterion lets kept units do what the others did, they do.
     """
     if plan.connectivity == "mixed":
         return connected(program, plan.keep, plan.dropped)
-    cut = apply(program, channels, plan.keep) if plan.keep else program
+    cut = apply(_carried(program, channels, plan), channels, plan.keep) if plan.keep else program
     return drop(cut, plan.dropped)
+
+
+def _carried(program: Program, channels: Channels, plan: PrunePlan) -> Program:
+    if plan.criterion not in registry.names("toolchain.prune.criteria"):
+        return program  # what a learner decided
+    criterion: Criterion = registry.find("toolchain.prune.criteria", "CRITERION", plan.criterion)
+    return program if criterion.carry is None else criterion.carry(program, channels, plan.keep)

@@ -2,6 +2,7 @@
 
 `toolchain/prune/criteria/NAME.py` -> `CRITERION`, `toolchain/prune/schedules/NAME.py` -> `SCHEDULE`,
 `toolchain/train/learners/NAME.py` -> `LEARNER` (what that must offer is in `toolchain/train/lesson.py`),
+`toolchain/train/forms/NAME.py` -> `FORM` (`toolchain/train/constraint.py`),
 `toolchain/export/NAME.py` -> `FORMAT`, `toolchain/quantize/NAME.py` -> `QUANTIZER`,
 `targets/NAME.py` (or `targets/NAME/__init__.py`) -> `TARGET`, `targets/_routes/NAME.py` -> `ROUTE`.
 """
@@ -108,12 +109,14 @@ class Criterion:
     """Scores units: `score(program, channels, evidence)[group][u]` is the damage of removing unit u alone.
 
     Scores are finite, >= 0 and comparable between groups. They do not change the program.
+    `carry(program, channels, keep)` gives a copy, not cut yet, in which kept units do what the others did.
     """
 
     name: str
     summary: str
     needs_data: bool
     score: Callable[[Program, Channels, Evidence], Mapping[str, tuple[float, ...]]]
+    carry: Callable[[Program, Channels, Mapping[str, tuple[int, ...]]], Program] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

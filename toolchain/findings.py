@@ -34,6 +34,7 @@ def record(
     tuned: FineTuned | None,
     proof: Proof | None,
     foreseen: Outlook | None = None,
+    storage: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole record; what did not happen is None."""
     checks = () if proof is None else proof.checks
@@ -57,6 +58,7 @@ def record(
         "rounds": [] if choice is None else [_round(r) for r in choice.rounds],
         "predicted": None if foreseen is None else _predicted(foreseen),
         "training": None if tuned is None else _training(tuned),
+        "storage": None if storage is None else dict(storage),
         "result": None if proof is None else _result(run, proof),
         "checks": [to_plain(c) for c in checks],
         "budget": [] if proof is None else [asdict(entry) for entry in proof.limits],

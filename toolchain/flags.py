@@ -10,6 +10,8 @@ from toolchain.errors import InputError
 from toolchain.flag_devices import add_bundle, add_device, add_prediction, add_target, device_of
 from toolchain.flag_learning import add_learning, learning_of
 from toolchain.flag_parser import Parser
+from toolchain.flag_storage import add_restore, add_storage, storage_of
+from toolchain.flag_training import add_training, training_of
 from toolchain.flag_values import (
     METRICS,
     SMALLEST_SHARE,
@@ -22,15 +24,13 @@ from toolchain.flag_values import (
     not_negative_integer,
     numbers,
     picture_file,
-    positive,
     positive_numbers,
-    share,
     side_lengths,
     smaller_sides,
 )
 from toolchain.gate_flags import GATING, add_gate_flags
 from toolchain.help_texts import COMMANDS, EXAMPLES, EXIT_CODES
-from toolchain.values import Budget, Learning, Preprocessing, Request, Training
+from toolchain.values import Budget, Learning, Precision, Preprocessing, Request, Training
 
 
 def parser_for(command: str, prog: str) -> Parser:
@@ -53,13 +53,15 @@ def parser_for(command: str, prog: str) -> Parser:
         add_prediction(parser, command)
     if command in ("compress", "bench", "plan"):
         add_target(parser, command)
-        _add_data(parser)
+        _add_data(parser, command)
     if command in ("compress", "plan"):
         _add_budget(parser)
         _add_pruning(parser)
         if command == "compress":
             add_learning(parser)
-        _add_training(parser)
+        add_training(parser)
+        if command == "compress":
+            add_storage(parser)
     if command == "plan":
         parser.add_argument("--apply", type=Path, metavar="PLAN", help="carry out this saved plan.json")
     if command == "bench":
@@ -68,6 +70,8 @@ def parser_for(command: str, prog: str) -> Parser:
         parser.add_argument("--target", metavar="NAME", help="what measuring on this target or device needs")
     if command == "runner":
         add_bundle(parser)
+    if command == "restore":
+        add_restore(parser)
     if command in GATING:
         add_gate_flags(parser, command)
     _add_output(parser, command)
@@ -99,7 +103,7 @@ def _add_model(parser: Parser, command: str) -> None:
     )
 
 
-def _add_data(parser: Parser) -> None:
+def _add_data(parser: Parser, command: str) -> None:
     group = parser.add_argument_group("the data")
     group.add_argument(
         "--data",
@@ -111,6 +115,14 @@ def _add_data(parser: Parser) -> None:
     group.add_argument("--std", type=positive_numbers, help="per channel, images in 0-1 (ImageNet's)")
     group.add_argument("--resize", type=side_lengths, metavar="H,W", help="resize images (the input's size)")
     group.add_argument("--metric", default="top1", help=METRICS)
+    if command != "bench":
+        group.add_argument(
+            "--classes",
+            type=names,
+            default=(),
+            metavar="NAME,...",
+            help="specialise on these classes, names or numbers: head reduced, data filtered (all)",
+        )
 
 
 def _add_budget(parser: Parser) -> None:
@@ -191,40 +203,6 @@ def _add_pruning(parser: Parser) -> None:
     )
 
 
-def _add_training(parser: Parser) -> None:
-    known = Training()
-    group = parser.add_argument_group("fine-tuning, with the original network as teacher")
-    group.add_argument(
-        "--epochs", type=not_negative_integer, default=known.epochs, help=f"0 for none ({known.epochs})"
-    )
-    schedules = ", ".join(registry.names("toolchain.prune.schedules"))
-    group.add_argument(
-        "--schedule",
-        default=known.schedule,
-        metavar="NAME",
-        help=f"when what the plan removes goes: {schedules} ({known.schedule}: before the first step)",
-    )
-    group.add_argument("--lr", type=positive, help="highest learning rate (by the depth of the cut)")
-    group.add_argument(
-        "--batch-size", type=at_least_one, default=known.batch_size, help=f"({known.batch_size})"
-    )
-    group.add_argument(
-        "--temperature",
-        type=positive,
-        default=known.temperature,
-        help=f"softness of the teacher's answers ({known.temperature})",
-    )
-    group.add_argument(
-        "--distil-weight",
-        type=share,
-        default=known.distil_weight,
-        help=f"share of the teacher in the loss, 0-1 ({known.distil_weight})",
-    )
-    group.add_argument("--no-augment", action="store_true", help="no random crops and flips of images")
-    group.add_argument("--resume", action="store_true", help="continue after an interruption")
-    group.add_argument("--finish", action="store_true", help="finish with the best epoch so far")
-
-
 def _add_output(parser: Parser, command: str) -> None:
     group = parser.add_argument_group("output")
     if command == "inspect":
@@ -257,7 +235,8 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
     deciding = command in ("compress", "plan")
     applying = command == "plan" and flags.apply is not None
     budget = budget_of(flags) if deciding else Budget()
-    if deciding and not applying:
+    storage = storage_of(flags) if command == "compress" else None
+    if deciding and not applying and storage is None:
         _require_limit(budget)
     if deciding and flags.reestimate_bn and flags.data is None:
         raise InputError("--reestimate-bn looks at training samples, but there is no --data")
@@ -271,6 +250,7 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         budget=budget,
         data=flags.data,
         preprocessing=preprocessing_of(flags),
+        classes=flags.classes if deciding else (),
         metric=flags.metric,
         arch=flags.arch,
         input_shape=_input_shape(flags),
@@ -283,10 +263,11 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         connectivity=flags.connectivity if deciding else "tied",
         allow_resize=flags.allow_resize if deciding else None,
         runtime=flags.runtime,
-        precisions=flags.precision,
+        precisions=flags.precision if storage is None else _float_only(flags.precision),
         formats=formats,
         training=training_of(flags) if deciding else Training(),
         learning=learning_of(flags) if command == "compress" else Learning(),
+        storage=storage,
         lr=flags.lr if deciding else None,
         threads=flags.threads,
         seed=flags.seed if deciding else 0,
@@ -298,6 +279,11 @@ def request_of(flags: argparse.Namespace, command: str) -> Request:
         budget_ram=flags.budget_ram if deciding else None,
         require_measured=deciding and flags.require_measured,
     )
+
+
+def _float_only(asked: tuple[Precision, ...]) -> tuple[Precision, ...]:
+    """Stored weights are those of float files: nothing else competes; without float it is refused later."""
+    return ("fp32",) if "fp32" in asked else asked
 
 
 def _request_without_run(flags: argparse.Namespace, command: str) -> Request:
@@ -346,19 +332,6 @@ def preprocessing_of(flags: argparse.Namespace) -> Preprocessing:
     given = [name for name, value in (("--mean", flags.mean), ("--std", flags.std)) if value]
     source = f"given by {' and '.join(given)}" if given else known.source
     return Preprocessing(mean=mean, std=std, resize=flags.resize, source=source)
-
-
-def training_of(flags: argparse.Namespace) -> Training:
-    """The fine-tuning settings among the flags."""
-    return Training(
-        epochs=flags.epochs,
-        batch_size=flags.batch_size,
-        temperature=flags.temperature,
-        distil_weight=flags.distil_weight,
-        augment=not flags.no_augment,
-        seed=flags.seed,
-        schedule=flags.schedule,
-    )
 
 
 def _require_limit(budget: Budget) -> None:

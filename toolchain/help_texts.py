@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "noise": "measure a device against itself: which slow-downs can be seen in how much time",
     "history": "show how a model's latency went from gate to gate, and where it changed",
     "embed": "turn a model file into C sources for firmware",
+    "restore": "unpack a stored model file, to the bit",
     "calibrate": "fit a target's latency model to a few measurements of one's own device",
     "inspect": "show what the network is and which channels can be removed together",
     "targets": "list the devices and what they run",
@@ -45,6 +46,8 @@ examples:
       hold 30 ms on that board, measured there
   compress model.pt2 --data images/ --budget-ms 5 --allow-resize 0.7
       smaller images too where that loses less, down to 70 % of their sides
+  compress model.pt2 --data images/ --store palette:5 --sparsity 0.9
+      nothing pruned: nine of ten weights zero, the others of 31 values a layer, files packed accordingly
   compress model.pt2 --budget-macs 20M --formats onnx
       no data: prune by weights alone; accuracy is then not measured
   compress weights.pth --arch mynet.models:build --input-shape 1,3,224,224 --budget-mb 2
@@ -77,6 +80,12 @@ examples:
   edgefit embed model.tflite --budget-ram 65536      TFLite Micro has to run it in 64 KiB
   edgefit embed model.onnx --out src --name keyword --form network
       keyword.c computes the network by itself: keyword_run(inputs, outputs)
+""",
+    "restore": """\
+examples:
+  compress model.pt2 --data images/ --store palette:5 --sparsity 0.9
+  edgefit restore model-compressed/model.onnx.stored
+  edgefit restore model.tflite.stored --out model.tflite
 """,
     "noise": """\
 examples:

@@ -1,14 +1,15 @@
 """The whole house in one function: read `compress` first.
 
-capture -> baseline -> plan (closed loop with the target) -> fine-tune -> export, quantize, verify, measure.
-A method that prunes while training learns between plan and fine-tune, and is planned for again.
+capture -> baseline -> plan (closed loop with the target) -> fine-tune -> store -> export, quantize, verify,
+measure. A method that prunes while training learns between plan and fine-tune, and is planned for again.
 The one step back: a final measurement over the budget corrects the latency model and plans again.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,9 @@ from toolchain.repair import repaired
 from toolchain.report.folder import write_reports
 from toolchain.run import Run, clocked
 from toolchain.sizing import require_sizes
+from toolchain.specialising import specialised
 from toolchain.stages import Stages
+from toolchain.storing import form_named, kept, packed
 from toolchain.train.data import open_data
 from toolchain.train.metric import resolve
 from toolchain.tuning import schedule_named, tune
@@ -71,15 +74,17 @@ def compress_run(run: Run, baseline: Baseline) -> Report:
         choice = repaired(choice.run, settled(run, choice))
         choice, tuned = tune(run, choice)
         program = choice.program if tuned is None else tuned.program
+        choice, program, weights = kept(run, choice, program)
         proof = prove(choice.run, program, choice, baseline, attempt)
         again = _overshoot(run, choice, baseline, proof) if attempt + 1 < ATTEMPTS else None
         if again is None:
             break
         choice = again
     foreseen = _say_what_is_predicted(run, program, choice)
-    found = findings.record(run, "compress", baseline, choice, tuned, proof, foreseen)
+    proof, small, storage = packed(run, proof, baseline, weights)
+    found = findings.record(run, "compress", baseline, choice, tuned, proof, foreseen, storage)
     report = Report(record=found, exit_code=found["exit_code"])
-    _deliver(run, proof, choice, report)
+    _deliver(run, proof, choice, report, small)
     return report
 
 
@@ -99,6 +104,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     schedule_named(request)
     learner_named(request)
     require_mixable(request)
+    form_named(request)
     metric = resolve(request.metric)
     seconds: dict[str, float] = {}
     with clocked(seconds, "capture"):
@@ -116,6 +122,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
             progress.stage("Reading the data")
             data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
         program = replace(program, classes=program.classes or data.classes)
+    program, data, special = specialised(request, program, data)
     with clocked(seconds, "capture"):
         progress.stage("Analysing the channels")
         channels = analyse(program)
@@ -131,7 +138,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
         material=material_of(program, data, f"{request.model.name} {fingerprint(program)[:16]}"),
         progress=progress,
         seconds=seconds,
-        notes=_first_notes(data),
+        notes=[*_first_notes(data), *([special] if special else [])],
         reached=there,
     )
 
@@ -295,12 +302,14 @@ def best_plan_kept(run: Run) -> Iterator[None]:
         raise
 
 
-def _deliver(run: Run, proof: Proof, choice: Choice, report: Report) -> None:
-    """The result folder: model files, plan and report in three forms."""
+def _deliver(run: Run, proof: Proof, choice: Choice, report: Report, small: Sequence[Path]) -> None:
+    """The result folder: model files, packed ones, plan and report in three forms."""
 
     def fill(folder: Path) -> None:
         for artifact in proof.artifacts.values():
             copy_file(artifact, folder)
+        for path in small:
+            shutil.copy2(path, folder / path.name)
         _write_texts(folder, choice, report)
 
     with run.stage("Writing the result", "deliver"):

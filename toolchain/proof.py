@@ -79,7 +79,7 @@ def prove(run: Run, program: Program, choice: Choice, baseline: Baseline, attemp
     score = None
     if run.data is not None:
         with run.stage("Metric of the files", "evaluate"):
-            score = _program_score(run, program)
+            score = program_score(run, program)
             scores = {k: s for k, a in artifacts.items() if (s := _file_score(run, a)) is not None}
     before: Measurement | None = None
     measurements: Mapping[Kind, Measurement] = {}
@@ -222,7 +222,8 @@ def _checks(run: Run, program: Program, kind: Kind, artifact: Artifact) -> tuple
     return check_quantized(program, session, inputs, run.data.validation(256), subject=subject, every=every)
 
 
-def _program_score(run: Run, program: Program) -> Score:
+def program_score(run: Run, program: Program) -> Score:
+    """The program's metric, computed once and kept with the finished stages."""
     assert run.data is not None
     data = run.data
     inputs = [fingerprint(program), data.fingerprint(), run.metric.name, run.request.preprocessing]

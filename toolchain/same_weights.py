@@ -53,4 +53,5 @@ def _numbers(weight: NDArray[Any], kind: str) -> bytes:
     """All values, sorted."""
     import numpy as np
 
-    return bytes(np.sort(weight.astype(kind), axis=None).tobytes())
+    # Rounded to the file's type, but sorted as float32: numpy 2.4 sorts float16 wrongly on some processors.
+    return bytes(np.sort(weight.astype(kind).astype(np.float32), axis=None).tobytes())

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolchain.placement import Placement
+from toolchain.settings import Preprocessing as Preprocessing
+from toolchain.settings import Storage
+from toolchain.settings import Training as Training
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -301,34 +304,6 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """How an image becomes the network's input: RGB in 0-1, resized to [h, w], then (x - mean) / std."""
-
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    resize: tuple[int, int] | None = None
-    source: str = "default: ImageNet values"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """Fine-tuning settings. `temperature` and `distil_weight` are those of knowledge distillation.
-
-    `schedule` says when units go: all before the first step (`one-shot`), or bit by bit.
-    """
-
-    epochs: int = 1
-    lr: float = 0.01
-    batch_size: int = 128
-    temperature: float = 4.0
-    distil_weight: float = 0.9
-    weight_decay: float = 5e-4
-    augment: bool = True
-    seed: int = 0
-    schedule: str = "one-shot"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Learning:
     """Pruning while training, before what is learned is cut and fine-tuned.
 
@@ -361,6 +336,7 @@ class Request:
     budget: Budget
     data: str | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: tuple[str, ...] = ()
     metric: str = "top1"
     arch: str | None = None
     input_shape: tuple[tuple[int, ...], ...] | None = None
@@ -377,6 +353,7 @@ class Request:
     formats: tuple[str, ...] = ("onnx", "coreml", "tflite")
     training: Training = field(default_factory=Training)
     learning: Learning = field(default_factory=Learning)
+    storage: Storage | None = None
     lr: float | None = None
     threads: int = 1
     seed: int = 0

@@ -169,6 +169,7 @@ RECORD = {
         "epochs": [{"epoch": 1, "loss": 0.4123, "metric": 87.4, "lr": 0.01, "seconds": 93.2, "left": None}],
         "best_epoch": 1,
     },
+    "storage": None,
     "result": {
         "metric": {"name": "top1", "value": 87.4, "samples": 5000},
         "cost": {"macs": 18213000, "params": 140200, "weight_bytes": 560800, "neurons": 121000},
@@ -293,6 +294,39 @@ def replayed():
     record = copy.deepcopy(RECORD)
     record.update(budget=[], notes=[])
     record["plan"].update(reason="replayed from plan.json", candidates=[])
+    return record
+
+
+def stored():
+    """A run without a budget whose weights were stored."""
+    record = copy.deepcopy(RECORD)
+    record.update(budget=[], notes=[], training=None)
+    record["plan"].update(reason="no budget: nothing is pruned, weights are stored", candidates=[])
+    record["storage"] = {
+        "form": "palette:5",
+        "sparsity": 0.9,
+        "schedule": "agp",
+        "run": None,
+        "rounding": "nearest",
+        "epochs": 2,
+        "zeros": 0.9,
+        "metric_before": {"name": "top1", "value": 87.74, "samples": 5000},
+        "metric_after": {"name": "top1", "value": 87.1, "samples": 5000},
+        "files": [
+            {
+                "path": "resnet20.onnx.stored",
+                "size_bytes": 35120,
+                "sha256": "f" * 64,
+                "restores": "resnet20.onnx",
+                "file_bytes": 1100200,
+                "original_bytes": 1113401,
+                "layers": [
+                    {"layer": "conv1.weight", "weights": 432, "values": 31, "zeros": 120, "bytes": 301},
+                    {"layer": "linear.weight", "weights": 640, "values": 32, "zeros": 400, "bytes": 350},
+                ],
+            }
+        ],
+    }
     return record
 
 

@@ -21,6 +21,8 @@ CASES = {
     "replayed.txt": lambda: render_summary(sample_record.replayed(), out="out"),
     "failed.txt": lambda: render_summary(sample_record.failed(), out="out"),
     "compress.md": lambda: render_markdown(sample_record.RECORD),
+    "stored.txt": lambda: render_summary(sample_record.stored(), out="out"),
+    "stored.md": lambda: render_markdown(sample_record.stored()),
     "bench.md": lambda: render_markdown(sample_record.bench()),
     "front.txt": lambda: render_front_summary(sample_front.front(), out="front"),
     "front.md": lambda: render_front_markdown(sample_front.front()),

@@ -75,6 +75,7 @@ PLUGINS = {
     "toolchain/prune/criteria": "CRITERION",
     "toolchain/prune/schedules": "SCHEDULE",
     "toolchain/train/learners": "LEARNER",
+    "toolchain/train/forms": "FORM",
     "toolchain/export": "FORMAT",
     "toolchain/quantize": "QUANTIZER",
     "targets": "TARGET",

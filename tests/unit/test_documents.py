@@ -42,7 +42,7 @@ def test_documented_command_parses(line):
         assert requests_of(flags, words[0])
     elif words[0] == "gate":
         assert gate_request(flags).candidate == flags.candidate
-    elif words[0] not in ("doctor", "targets", "devices", "runner", *GATING):
+    elif words[0] not in ("doctor", "targets", "devices", "runner", "restore", *GATING):
         request_of(flags, words[0])
 
 

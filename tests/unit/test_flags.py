@@ -9,6 +9,7 @@ from toolchain.cases import requests_of
 from toolchain.errors import InputError
 from toolchain.flags import parser_for, request_of
 from toolchain.help_texts import COMMANDS
+from toolchain.settings import Storage
 from toolchain.values import Budget, Learning, Preprocessing, Request, Training
 
 
@@ -33,11 +34,12 @@ def test_defaults_are_those_of_the_values():
 
 EVERY_FLAG = (
     "m.pt2 --target board --budget-ms 1.5 --budget-mb 2 --budget-macs 20M --budget-params 250k "
-    "--budget-neurons 1.5G --max-drop 0 --data d --mean 0.1,0.2 --std 0.3,0.4 --resize 8,16 --metric a.b:c "
-    "--arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle --criterion random --variety "
-    "--rescale all --reestimate-bn --no-refit --connectivity always --allow-resize 12x24,16 "
-    "--runtime litert --precision int8 "
+    "--budget-neurons 1.5G --max-drop 0 --data d --classes cat,3 --mean 0.1,0.2 --std 0.3,0.4 --resize 8,16 "
+    "--metric a.b:c --arch p.q:r --input-shape 1,3,32,32 --input-shape 1,4 --trust-pickle "
+    "--criterion random --variety --rescale all --reestimate-bn --no-refit --connectivity always "
+    "--allow-resize 12x24,16 --runtime litert --precision int8 "
     "--formats onnx,tflite --epochs 7 --method l0 --method-epochs 4 --transition exponential "
+    "--lr-schedule one-cycle --label-smoothing 0.1 --ema 0.99 --clip 2 --mixed-precision --log l.csv "
     "--lr 0.5 --batch-size 9 --temperature 2 --distil-weight 0.3 --no-augment --threads 3 --seed 11 "
     "--out here --resume --finish --require-measured --budget-ram 65536 --calibration own.json --device ssh://pi@board"
 )
@@ -54,6 +56,7 @@ def test_every_field_of_the_request_can_be_set():
         preprocessing=Preprocessing(
             mean=(0.1, 0.2), std=(0.3, 0.4), resize=(8, 16), source="given by --mean and --std"
         ),
+        classes=("cat", "3"),
         metric="a.b:c",
         arch="p.q:r",
         input_shape=((1, 3, 32, 32), (1, 4)),
@@ -68,7 +71,20 @@ def test_every_field_of_the_request_can_be_set():
         runtime="litert",
         precisions=("int8",),
         formats=("onnx", "tflite"),
-        training=Training(epochs=7, batch_size=9, temperature=2.0, distil_weight=0.3, augment=False, seed=11),
+        training=Training(
+            epochs=7,
+            batch_size=9,
+            temperature=2.0,
+            distil_weight=0.3,
+            augment=False,
+            seed=11,
+            rate="one-cycle",
+            smoothing=0.1,
+            average=0.99,
+            clip=2.0,
+            half=True,
+            log=Path("l.csv"),
+        ),
         learning=Learning(method="l0", epochs=4, transition="exponential"),
         lr=0.5,
         threads=3,
@@ -82,13 +98,25 @@ def test_every_field_of_the_request_can_be_set():
     )
     plain = parse("m.pt2 --budget-ms 1")
     same = {f.name for f in dataclasses.fields(Request) if getattr(request, f.name) == getattr(plain, f.name)}
-    assert same == {"model", "plan"}
+    assert same == {"model", "plan", "storage"}, "storage goes without int8: see below"
 
 
 def test_method():
     assert parse("m.pt2 --budget-ms 1").learning == Learning()
     asked = parse("m.pt2 --budget-ms 1 --method bar --method-epochs 3 --transition linear").learning
     assert asked == Learning(method="bar", epochs=3, transition="linear")
+
+
+def test_storage():
+    assert parse("m.pt2 --budget-ms 1").storage is None
+    asked = parse("m.pt2 --store palette:5 --sparsity 0.9 --palette-channels 8 --store-epochs 3")
+    assert asked.storage == Storage(form="palette:5", sparsity=0.9, run=8, epochs=3)
+    assert asked.precisions == ("fp32",)
+    assert asked.budget == Budget()
+    assert parse("m.pt2 --sparsity 0.5 --sparsity-schedule one-cycle").storage == Storage(
+        form="plain", sparsity=0.5, schedule="one-cycle"
+    )
+    assert parse("m.pt2 --store fixed:2.6 --rounding stochastic").storage.rounding == "stochastic"
 
 
 def test_schedule():

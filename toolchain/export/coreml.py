@@ -15,6 +15,7 @@ from toolchain.coreml_package import save
 from toolchain.errors import ConversionError
 from toolchain.export._graph import exported
 from toolchain.foreign import require, translated
+from toolchain.settings import STORED
 from toolchain.values import Artifact, Precision, Program, TensorSpec
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _PACKAGES: Final = ("coremltools",)
 _DATED: Final = "com.github.apple.coremltools.conversion_date"
+SMALLEST: Final = 512
+"""Weights with fewer elements keep no table: it would cost what it saves."""
+TABLES: Final = (2, 4, 16, 64, 256)
+"""Entries that a table may have on iOS 17."""
 _MACOS: Final = sys.platform == "darwin"
 
 
@@ -63,11 +68,40 @@ def _converted(program: Program, metadata: Mapping[str, str], precision: Precisi
         if entry.name != wanted.name:
             ct.utils.rename_feature(spec, entry.name, wanted.name, rename_outputs=False)
     model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+    if STORED in metadata:
+        model = _with_palettes(model)
     model.author, model.version = "edgefit", __version__
     model.short_description = program.name
     model.user_defined_metadata.pop(_DATED, None)
     model.user_defined_metadata.update(sorted(metadata.items()))
     return model
+
+
+def _with_palettes(model: Any) -> Any:
+    """Weights of at most 256 values as a table and indices of 1 to 8 bits; the same numbers."""
+    from coremltools.optimize import coreml as cto
+
+    known = cto.get_weights_metadata(model, weight_threshold=SMALLEST)
+    settings = cto.OpPalettizerConfig(mode="custom", lut_function=_table, weight_threshold=SMALLEST)
+    few = {name: settings for name, entry in known.items() if len(_values(entry.val)[0]) <= TABLES[-1]}
+    return cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=few)) if few else model
+
+
+def _values(weight: Any) -> tuple[Any, Any]:
+    """Distinct values, and each element's number among them; numpy 2.4 misses some equal ones in float16."""
+    import numpy as np
+
+    return np.unique(weight.astype(np.float32), return_inverse=True)
+
+
+def _table(weight: Any) -> tuple[Any, Any]:
+    """The values of a weight, filled up to a size that iOS 17 has, and each element's number among them."""
+    import numpy as np
+
+    values, numbers = _values(weight)
+    table = np.zeros(next(size for size in TABLES if size >= len(values)), weight.dtype)
+    table[: len(values)] = values
+    return table, numbers.reshape(-1).astype(np.uint8)
 
 
 def _step_by_step() -> dict[Any, Any]:

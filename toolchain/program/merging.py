@@ -9,13 +9,16 @@ quicker. The factors are computed in float64.
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from toolchain.program.axes import Call, call_of
+from toolchain.values import Program
 
 _RANKS: Final = {
     "linear": 2,
@@ -27,6 +30,37 @@ _RANKS: Final = {
     "conv_transpose3d": 5,
 }
 """The rank of an output whose dimension 1 is the layer's output channels."""
+
+
+def merged(program: Program) -> Program:
+    """The program with its batch norms in the layers before them, which can be trained on; it is not changed.
+
+    The merged weights and biases are parameters, under the names of those that they replace where these are
+    read by nothing else.
+    """
+    module = GraphModule(program.module, copy.deepcopy(program.module.graph))
+    known = {name for name, _ in module.named_buffers()}
+    if not merge_norms(module):
+        return program
+    module.graph.eliminate_dead_code()
+    module = GraphModule(module, module.graph)  # holds only what the graph reads
+    for name, value in list(module.named_buffers()):
+        if name not in known:
+            _as_parameter(module, name, value)
+    module.graph.lint()
+    module.recompile()
+    return replace(program, module=module)
+
+
+def _as_parameter(module: GraphModule, name: str, value: Tensor) -> None:
+    """Turn a merged buffer into a parameter, called `weight` or `bias` where nothing else is."""
+    path, _, leaf = name.rpartition(".")
+    owner, plain = module.get_submodule(path), leaf.rpartition("_")[2]
+    chosen = leaf if hasattr(owner, plain) and getattr(owner, plain) is not None else plain
+    delattr(owner, leaf)
+    owner.register_parameter(chosen, nn.Parameter(value))
+    for node in module.graph.find_nodes(op="get_attr", target=name):
+        node.target = f"{path}.{chosen}" if path else chosen
 
 
 def merge_norms(module: GraphModule) -> int:

@@ -27,6 +27,7 @@ def render_markdown(record: Record) -> str:
         _checks,
         _plan,
         _training,
+        _storage,
         _measurements,
         _operators,
         _conditions,
@@ -156,6 +157,19 @@ def _training(record: Record) -> Iterator[str]:
         for e in training["epochs"]
     ]
     yield from section("Fine-tuning", ("epoch", "loss", "metric", "learning rate", "time"), rows)
+
+
+def _storage(record: Record) -> Iterator[str]:
+    rows = words.stored_files(record)
+    if not rows:
+        return
+    found = record["storage"]
+    yield "## Storage\n"
+    yield f"{words.stored(record)}. Metric before {words.metric(found['metric_before'])}, after"
+    yield f"{words.metric(found['metric_after'])}. `edgefit restore` makes the files again, to the bit.\n"
+    yield from section("Packed files", words.STORED_HEADS, rows, level=3)
+    heads = words.LAYER_HEADS
+    yield from section(f"Layers of {found['files'][0]['path']}", heads, words.stored_layers(record), level=3)
 
 
 def all_measurements(record: Record) -> list[tuple[str, Record]]:

@@ -38,6 +38,7 @@ def render_page(record: Record) -> str:
             *_widths(record),
             *_decision(record),
             *_training(record),
+            *_storage(record),
             *_measurements(record),
             *section("Operators", table(HEADS, placed(record))),
             *section("Conditions", table((), conditions(record))),
@@ -278,6 +279,17 @@ def _training(record: Record) -> Iterator[str]:
         for e in training["epochs"]
     ]
     yield from section("Fine-tuning", table(("epoch", "loss", "metric", "learning rate", "time"), rows))
+
+
+def _storage(record: Record) -> Iterator[str]:
+    files = table(words.STORED_HEADS, words.stored_files(record))
+    if not files:
+        return
+    found = record["storage"]
+    scores = words.metric(found["metric_before"]), words.metric(found["metric_after"])
+    caption = f"{words.stored(record)}; metric before {scores[0]}, after {scores[1]}"
+    layers = table(words.LAYER_HEADS, words.stored_layers(record))
+    yield from section("Storage", files + layers, f"{caption}; the layers are those of the first file")
 
 
 def _measurements(record: Record) -> Iterator[str]:

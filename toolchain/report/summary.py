@@ -22,6 +22,7 @@ def render_summary(record: Record, *, out: str | None = None) -> str:
         budget = list(_budget(record))
         lines += ["", *budget] if budget else []
         lines += ["", *_before_after(record), "", *_files(record, out)]
+        lines += _storage(record)
         lines += _failures(record)
     elif record["kind"] == "plan":
         lines += ["", *_plan(record, out)]
@@ -99,6 +100,17 @@ def _files(record: Record, out: str | None) -> Iterator[str]:
     yield from table(rows)
     if out is not None:
         yield f"all in {out} (report.html shows the proof)"
+
+
+def _storage(record: Record) -> list[str]:
+    """Packed files; nothing where weights were not stored."""
+    rows = words.stored_files(record)
+    if not rows:
+        return []
+    found = record["storage"]
+    before, after = words.metric(found["metric_before"]), words.metric(found["metric_after"])
+    lines = ["", f"stored as {words.stored(record)}; metric {before} -> {after}"]
+    return [*lines, *table([words.STORED_HEADS, *rows])]
 
 
 def _failures(record: Record) -> list[str]:

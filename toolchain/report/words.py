@@ -114,7 +114,7 @@ def headline(record: Mapping[str, Any]) -> str:
     if record["kind"] == "plan":
         return "PLANNED"
     if not record["budget"]:
-        return "PLAN CARRIED OUT"
+        return "WEIGHTS STORED" if record.get("storage") else "PLAN CARRIED OUT"
     return HEADLINES[record["verdict"]]
 
 
@@ -152,6 +152,51 @@ def resized(record: Mapping[str, Any]) -> str:
 def image(size: Sequence[int]) -> str:
     """`224 x 224`: height and width."""
     return f"{size[0]} x {size[1]}"
+
+
+def stored(record: Mapping[str, Any]) -> str:
+    """How weights are stored: `palette:5, 90.0 % of the weights zero`; empty when they are not."""
+    found = record.get("storage")
+    if not found:
+        return ""
+    return f"{found['form']}, {100 * found['zeros']:.1f} % of the weights zero"
+
+
+def stored_files(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of every packed file: name, size, model file, original, how much smaller than either."""
+    return [
+        (
+            file["path"],
+            size(file["size_bytes"]),
+            size(file["file_bytes"]),
+            factor(file["file_bytes"], file["size_bytes"]),
+            size(file["original_bytes"]),
+            factor(file["original_bytes"], file["size_bytes"]),
+        )
+        for file in (record.get("storage") or {}).get("files", ())
+    ]
+
+
+STORED_HEADS: Final = ("packed file", "size", "unpacked", "smaller", "original", "smaller")
+
+
+def stored_layers(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of every layer of the first packed file: weights, distinct values, zeros, bytes and bits a weight."""
+    files = (record.get("storage") or {}).get("files", ())
+    return [
+        (
+            row["layer"].removesuffix(".weight"),
+            f"{row['weights']:,}",
+            f"{row['values']:,}",
+            f"{100 * row['zeros'] / row['weights']:.1f} %",
+            f"{row['bytes']:,}",
+            f"{8 * row['bytes'] / row['weights']:.2f}",
+        )
+        for row in (files[0]["layers"] if files else ())
+    ]
+
+
+LAYER_HEADS: Final = ("layer", "weights", "values", "zero", "bytes", "bits a weight")
 
 
 def contender(candidate: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from toolchain.contracts import Data
 from toolchain.errors import InputError
 from toolchain.program.capture import fingerprint
+from toolchain.train.constraint import Constraint
 from toolchain.train.gradual import Cut, Removal
 from toolchain.train.metric import Metric
 from toolchain.values import Program, Training
@@ -44,7 +45,7 @@ class Checkpoint:
     """After `len(history)` epochs: the latest and the best weights, the optimizer, and what is cut by now.
 
     `best` is empty while no epoch has ended at the final widths. Where nothing is removed in training, `cut`
-    is empty: the weights are those of the program handed in.
+    is empty: the weights are those of the program handed in. `average` is the moving average of the weights.
     """
 
     history: tuple[Epoch, ...]
@@ -54,6 +55,7 @@ class Checkpoint:
     best_value: float
     best_epoch: int
     cut: Cut = field(default_factory=Cut)
+    average: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def run_key(
@@ -63,12 +65,15 @@ def run_key(
     metric: Metric,
     training: Training,
     removal: Removal | None = None,
+    constraint: Constraint | None = None,
 ) -> str:
     """What a checkpoint belongs to: continuing with anything else would mix two runs."""
     original = "" if teacher is None else fingerprint(teacher)
     parts = [fingerprint(program), original, data.fingerprint(), metric.name, repr(training)]
     if removal is not None:
         parts += [removal.schedule.name, removal.criterion.name, str(removal.pinned)]
+    if constraint is not None:
+        parts.append(constraint.identity)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -82,6 +87,7 @@ def write_checkpoint(folder: Path, key: str, state: Checkpoint) -> None:
         "best": dict(state.best),
         "best_value": state.best_value,
         "best_epoch": state.best_epoch,
+        "average": dict(state.average),
         "cut": {"keep": dict(state.cut.keep), "dropped": state.cut.dropped},
     }
     write_state(folder, content)
@@ -139,4 +145,4 @@ def read_state(folder: Path, key: str, made: Callable[[dict[str, Any]], T]) -> T
     return state
 
 
-_KEPT: Final = ("weights", "optimizer", "best", "best_value", "best_epoch")
+_KEPT: Final = ("weights", "optimizer", "best", "best_value", "best_epoch", "average")

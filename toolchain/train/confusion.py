@@ -13,10 +13,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
+IGNORED: Final = -100
+"""The class number of what is not judged: what torch's cross entropy passes over."""
+
 
 def confusion(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
     """How many samples of class i were called class j: [classes, classes], float64."""
-    cells = torch.bincount(target.long().flatten() * classes + predicted.flatten(), minlength=classes**2)
+    counted = target != IGNORED
+    cells = torch.bincount(target[counted].long() * classes + predicted[counted], minlength=classes**2)
     return cells.reshape(classes, classes).double()
 
 

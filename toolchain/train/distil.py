@@ -45,6 +45,7 @@ def followed_loss(
             target,
             temperature=training.temperature,
             weight=training.distil_weight,
+            smoothing=training.smoothing,
         )
     except (IndexError, ValueError) as error:
         raise InputError(
@@ -71,6 +72,7 @@ def distillation_loss(
     *,
     temperature: float,
     weight: float,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """The mean loss of a batch (0-d).
 
@@ -81,7 +83,7 @@ def distillation_loss(
     first = student[0]
     classifies = _classifies(first, target)
     if classifies:
-        task: Tensor | None = cross_entropy(first, target.long())
+        task: Tensor | None = cross_entropy(first, target.long(), label_smoothing=smoothing)
     elif target.dtype.is_floating_point and target.shape == first.shape:
         task = mse_loss(first, target.to(first.dtype))
     else:

@@ -53,10 +53,7 @@ class Removal:
 
         `step` counts from 0; after the last one, at `step == steps`, all is due.
         """
-        moment = MOMENTS * step // steps
-        if step > 0 and MOMENTS * (step - 1) // steps == moment:
-            return None
-        return self.schedule.removed(moment / MOMENTS)
+        return due(self.schedule, step, steps)
 
     def finished(self, cut: Cut) -> bool:
         """Whether the final widths and blocks are reached."""
@@ -109,6 +106,14 @@ class Removal:
             key=lambda unit: (unit not in planned, -(scores or {}).get(unit, 0.0), unit),
         )
         return tuple(sorted(ranked[:width]))
+
+
+def due(schedule: Schedule, step: int, steps: int) -> float | None:
+    """The share that the schedule wants removed before `step` of `steps`; None where it is no such moment."""
+    moment = MOMENTS * step // steps
+    if step > 0 and MOMENTS * (step - 1) // steps == moment:
+        return None
+    return schedule.removed(moment / MOMENTS)
 
 
 def _units(group: Group, cut: Cut) -> tuple[int, ...]:

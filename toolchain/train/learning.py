@@ -24,8 +24,9 @@ from toolchain.errors import InputError, Interrupted
 from toolchain.program.capture import fingerprint, switch
 from toolchain.train.checkpoint import read_state, write_state
 from toolchain.train.distil import followed_loss, mean_loss
+from toolchain.train.journal import add_line
 from toolchain.train.lesson import Learner, Lesson, Pressure, Verdicts
-from toolchain.train.loop import best_device, learning_rate
+from toolchain.train.loop import best_device, computing, learning_rate
 from toolchain.train.metric import Metric, as_tuple, evaluate
 from toolchain.train.student import channels_last
 from toolchain.values import Learning, Program, Training
@@ -39,7 +40,6 @@ TRAVEL: Final = 20.0
 """Way that a gate can make in the whole training: short trainings let them move faster."""
 FASTEST: Final = 0.1
 """Largest step of a gate: longer ones lead far past a budget before the pressure ends."""
-CLIP: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +168,9 @@ def _epochs(bench: _Bench, history: tuple[Lived, ...], folder: Path, key: str) -
                 "optimizer": bench.optimizer.state_dict(),
             }
             write_state(folder, content)
+            last, lr = history[-1], bench.optimizer.param_groups[0]["lr"]
+            values = {"loss": last.loss, "metric": last.metric, "lr": lr, "seconds": last.seconds}
+            add_line(bench.training.log, "learning", last.number, bench.epochs, **values)
     except KeyboardInterrupt as stop:
         raise Interrupted(
             f"learning interrupted in epoch {len(history) + 1} of {bench.epochs}; "
@@ -208,18 +211,19 @@ def _epoch(bench: _Bench, number: int) -> Lived:
 def _step(bench: _Bench, batch: Batch, step: int, steps: int) -> float:
     """One step; the loss without the penalty."""
     inputs, target = tuple(x.to(bench.device) for x in batch[0]), batch[1].to(bench.device)
-    bench.optimizer.param_groups[0]["lr"] = learning_rate(step, steps, RATE)
+    bench.optimizer.param_groups[0]["lr"] = learning_rate(step, steps, RATE, bench.training.rate)
     bench.optimizer.zero_grad(set_to_none=True)
     weights = bench.pressure.weights(bench.module, drawn=True)
 
     def student(*given: Tensor) -> Any:
         return torch.func.functional_call(bench.module, weights, given)
 
-    loss = followed_loss(student, bench.teacher, (inputs, target), bench.data, bench.training)
+    with computing(bench.device, half=bench.training.half):
+        loss = followed_loss(student, bench.teacher, (inputs, target), bench.data, bench.training)
     penalty = bench.pressure.penalty(bench.module, step / steps)
     whole = loss if penalty is None else loss + penalty.to(loss.device)
     whole.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(bench.optimizer.param_groups[0]["params"], CLIP)
+    torch.nn.utils.clip_grad_norm_(bench.optimizer.param_groups[0]["params"], bench.training.clip)
     bench.optimizer.step()
     bench.pressure.settle(bench.module)
     return float(loss.detach())

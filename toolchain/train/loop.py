@@ -22,8 +22,10 @@ from toolchain.contracts import Data, Progress
 from toolchain.errors import CompressError, InputError, Interrupted
 from toolchain.program.capture import switch
 from toolchain.train.checkpoint import Checkpoint, Epoch, read_checkpoint, run_key, write_checkpoint
+from toolchain.train.constraint import Constraint
 from toolchain.train.distil import followed_loss, mean_loss
 from toolchain.train.gradual import Cut, Removal
+from toolchain.train.journal import add_line
 from toolchain.train.metric import Metric, as_tuple, evaluate
 from toolchain.train.student import Student, channels_last, copied, fill
 from toolchain.values import Program, Training
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 _WARM_UP: Final = 0.05
 """Share of all steps in which the learning rate rises linearly."""
-_CLIP: Final = 5.0
-"""Largest gradient norm: the first steps after a deep cut would otherwise overshoot."""
+_RISE: Final = 0.3
+"""Share of all steps in which the learning rate of `one-cycle` rises, from 1/25 of its peak (Smith, 2018)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +78,15 @@ def fine_tune(
     folder: Path,
     progress: Progress,
     removal: Removal | None = None,
+    constraint: Constraint | None = None,
     resume: bool = False,
     finish: bool = False,
 ) -> FineTuned:
     """Train a copy of `program` for `training.epochs` epochs; `folder` receives the checkpoint.
 
     With `removal` it is the original that is trained, and cut on the way; `program` is what the plan gives at
-    once. Only epochs that end at the final widths can then be the best.
+    once. Only epochs that end at the final widths can then be the best. With a `constraint` weights are what
+    it wants; only epochs that end with all of it can be the best.
     `resume` continues from the checkpoint if there is one; `finish` returns its best state at once.
 
     Raises:
@@ -90,14 +94,14 @@ def fine_tune(
         InputError: the loss is not finite, or the checkpoint is of another run or unreadable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key = run_key(program, teacher, data, metric, training, removal)
+    key = run_key(program, teacher, data, metric, training, removal, constraint)
     state = read_checkpoint(folder, key) if resume or finish else None
     if finish:
         return _ended(program, removal, state)
     cut = Cut() if state is None else state.cut
     device = best_device()
     bench = _Bench(
-        student=Student(_cut(program, removal, cut), training, device, removal, cut),
+        student=Student(_cut(program, removal, cut), training, device, removal, cut, constraint),
         teacher=None if teacher is None else channels_last(switch(teacher, training=False)).to(device),
         data=data,
         metric=metric,
@@ -116,6 +120,7 @@ def fine_tune(
                 torch.manual_seed(_seed(training.seed, number))
                 state = _epoch(bench, state, number)
             write_checkpoint(folder, key, state)
+            _log(bench, state)
     except KeyboardInterrupt as stop:
         raise Interrupted(
             f"fine-tuning interrupted in epoch {len(state.history) + 1} of {training.epochs}; "
@@ -134,8 +139,22 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first 5 % of `steps`, then half a cosine down to zero; `step` from 0."""
+def computing(device: torch.device, *, half: bool) -> torch.autocast:
+    """Forward passes in bfloat16, where asked for and on a GPU that has it; else as they are."""
+    there = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half and there)
+
+
+def learning_rate(step: int, steps: int, peak: float, course: str = "cosine") -> float:
+    """Linear warm-up over the first 5 % of `steps`, then half a cosine down to zero; `step` from 0.
+
+    `one-cycle`: half a cosine up to the peak over the first 30 %, another one down to zero.
+    """
+    if course == "one-cycle":
+        top = _RISE * steps
+        if step < top:
+            return peak * (1 / 25 + (1 - 1 / 25) * 0.5 * (1.0 - math.cos(math.pi * step / top)))
+        return peak * 0.5 * (1.0 + math.cos(math.pi * (step - top) / max(1.0, steps - top)))
     warm_up = max(1, round(_WARM_UP * steps))
     if step < warm_up:
         return peak * (step + 1) / warm_up
@@ -156,9 +175,11 @@ def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
         now = (number - 1) * steps + min(step, steps - 1)
         student.cut_what_is_due(now, total_steps)
         share = student.rate(now, total_steps)
-        rate = learning_rate(now, total_steps, training.lr) if share is None else share * training.lr
+        course = learning_rate(now, total_steps, training.lr, training.rate)
+        rate = course if share is None else share * training.lr
         there = tuple(x.to(student.device) for x in inputs), target.to(student.device)
         loss = _step(bench, there, rate)
+        student.average(now)
         if not math.isfinite(loss):
             raise InputError(
                 f"fine-tuning: the loss is {loss} in epoch {number}, step {step + 1}",
@@ -181,28 +202,38 @@ def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
         left=student.left,
     )
     best = student.final and (not state.best or bench.metric.better(value, state.best_value))
-    weights = student.weights()
     return Checkpoint(
         history=(*state.history, epoch),
-        weights=weights,
+        weights=student.weights(),
         optimizer=student.optimizer.state_dict(),
-        best=weights if best else state.best,
+        best=student.rested() if best else state.best,
         best_value=value if best else state.best_value,
         best_epoch=number if best else state.best_epoch,
         cut=student.cut,
+        average=student.averages,
     )
 
 
+def _log(bench: _Bench, state: Checkpoint) -> None:
+    last, part = state.history[-1], bench.student.constraint.identity or "fine-tuning"
+    values = {"loss": last.loss, "metric": last.metric, "lr": last.lr, "seconds": last.seconds}
+    add_line(bench.training.log, part, last.number, bench.training.epochs, **values)
+
+
 def _step(bench: _Bench, batch: Batch, rate: float) -> float:
-    optimizer = bench.student.optimizer
+    optimizer, module, constraint = bench.student.optimizer, bench.student.module, bench.student.constraint
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    loss = followed_loss(bench.student.module, bench.teacher, batch, bench.data, bench.training)
+    constraint.forward(module)
+    with computing(bench.student.device, half=bench.training.half):
+        loss = followed_loss(module, bench.teacher, batch, bench.data, bench.training)
     loss.backward()  # type: ignore[no-untyped-call]
+    constraint.backward(module)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
+    torch.nn.utils.clip_grad_norm_(parameters, bench.training.clip)
     optimizer.step()
+    constraint.settle(module)
     return float(loss.detach())
 
 
@@ -224,13 +255,14 @@ def _judge(bench: _Bench) -> float:
 
 def _start(bench: _Bench) -> Checkpoint:
     """Epoch 0: the pruned network as it came, or the original where all is yet to be removed."""
-    weights, final = bench.student.weights(), bench.student.final
+    student, final = bench.student, bench.student.final
+    value = _judge(bench) if final else math.nan
     return Checkpoint(
         history=(),
-        weights=weights,
-        optimizer=bench.student.optimizer.state_dict(),
-        best=weights if final else {},
-        best_value=_judge(bench) if final else math.nan,
+        weights=student.weights(),
+        optimizer=student.optimizer.state_dict(),
+        best=student.rested() if final else {},
+        best_value=value,
         best_epoch=0,
     )
 
@@ -266,7 +298,7 @@ def _result(
 ) -> FineTuned:
     start = _cut(program, removal, state.cut)
     module = switch(start, training=False)
-    module.load_state_dict(state.best)
+    module.load_state_dict(state.best or state.weights)
     return FineTuned(
         program=replace(start, module=module),
         history=state.history,

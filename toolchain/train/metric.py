@@ -19,7 +19,7 @@ from torch import Tensor
 from toolchain.contracts import Data
 from toolchain.errors import InputError
 from toolchain.program.capture import switch
-from toolchain.train.confusion import SUMMARIES, confusion
+from toolchain.train.confusion import IGNORED, SUMMARIES, confusion
 from toolchain.values import Program
 
 Runner = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
@@ -198,7 +198,8 @@ def _of_confusion(name: str, summary: Callable[[Tensor], float]) -> Metric:
 
 def _top1(outputs: tuple[Tensor, ...], target: Tensor) -> float:
     logits = _class_scores("top1", outputs, target)
-    return float((logits.argmax(1) == target).double().mean()) * 100.0
+    counted = target != IGNORED
+    return float((logits.argmax(1) == target)[counted].double().mean()) * 100.0
 
 
 def _class_scores(metric: str, outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
@@ -210,10 +211,11 @@ def _class_scores(metric: str, outputs: tuple[Tensor, ...], target: Tensor) -> T
             f"targets {list(target.shape)} of {str(target.dtype).removeprefix('torch.')}",
             hint="choose another --metric package.module:function",
         )
-    highest = int(target.max())
-    if highest >= logits.shape[1] or int(target.min()) < 0:
+    counted = target[target != IGNORED]
+    highest, lowest = (int(counted.max()), int(counted.min())) if counted.numel() else (0, 0)
+    if highest >= logits.shape[1] or lowest < 0:
         raise InputError(
-            f"label {highest if highest > 0 else int(target.min())} does not fit the network, which has "
+            f"label {highest if highest > 0 else lowest} does not fit the network, which has "
             f"{logits.shape[1]} classes",
             hint="use the data that the network was trained for (classes in alphabetical order)",
         )

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from toolchain.program.switching import switch
 from toolchain.train.checkpoint import Checkpoint
+from toolchain.train.constraint import Constraint, Free
 from toolchain.train.gradual import Cut, Removal
 from toolchain.values import Program, Training
 
@@ -19,7 +20,7 @@ class Student:
     """A copy of `program` that learns on `device`.
 
     `module` (train mode), `judge` (eval mode) and `optimizer` change in place, and are replaced with every
-    cut; `cut` is what the removal has removed by now.
+    cut; `cut` is what the removal has removed by now. `constraint` is what weights have to be.
     """
 
     def __init__(
@@ -29,9 +30,11 @@ class Student:
         device: torch.device,
         removal: Removal | None = None,
         cut: Cut | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
-        self.device, self.cut = device, cut or Cut()
+        self.device, self.cut, self.constraint = device, cut or Cut(), constraint or Free()
         self._training, self._removal = training, removal
+        self._average: dict[str, Tensor] = {}
         self._whole = _size(program.module if removal is None else removal.original.module)
         self._become(program)
 
@@ -47,30 +50,58 @@ class Student:
 
     @property
     def final(self) -> bool:
-        """Whether the final widths are reached."""
-        return self._removal is None or self._removal.finished(self.cut)
+        """Whether the final widths are reached and the constraint holds wholly."""
+        narrow = self._removal is None or self._removal.finished(self.cut)
+        return narrow and self.constraint.complete(self.module)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of all parameters and buffers, on the CPU."""
         return copied(self.module)
 
+    def rested(self) -> dict[str, Tensor]:
+        """A copy of all parameters and buffers as they were judged."""
+        return copied(self.judge)
+
     def restore(self, state: Checkpoint) -> None:
         """Go on from a checkpoint that was cut alike."""
         self.module.load_state_dict(state.weights)
+        self._average = {name: tensor.to(self.device) for name, tensor in state.average.items()}
         self.optimizer.load_state_dict(state.optimizer)
+
+    @property
+    def averages(self) -> dict[str, Tensor]:
+        """A copy of the moving average of parameters and statistics; empty where there is none."""
+        return {name: tensor.cpu().clone() for name, tensor in self._average.items()}
+
+    def average(self, step: int) -> None:
+        """Move the average, where there is one, towards the weights of now; faster in the first steps.
+
+        What is zero is zero in the average too: zeros may be wanted.
+        """
+        if self._training.average == 0:
+            return
+        keep = min(self._training.average, (1 + step) / (10 + step))
+        for name, value in self.module.state_dict().items():
+            if value.is_floating_point():
+                value = value.detach()
+                before = self._average.get(name, value)
+                self._average[name] = torch.where(value == 0, value, before.lerp(value, 1 - keep))
 
     def judged(self) -> GraphModule:
         """The network in eval mode, with the weights of now."""
-        self.judge.load_state_dict(self.module.state_dict())
+        self.judge.load_state_dict({**self.module.state_dict(), **self._average})
+        self.constraint.rest(self.judge)
         return self.judge
 
     def rate(self, step: int, steps: int) -> float | None:
         """The learning rate as a share of its peak, where the schedule of removals has its own."""
-        own = None if self._removal is None else self._removal.schedule.rate
+        schedule = self.constraint.schedule if self._removal is None else self._removal.schedule
+        own = None if schedule is None else schedule.rate
         return None if own is None else own(step / steps)
 
     def cut_what_is_due(self, step: int, steps: int) -> None:
         """Before `step` of `steps`: remove what the schedule wants gone by now; after the last, all of it."""
+        self.constraint.due(self.module, step, steps)
         share = None if self._removal is None else self._removal.due(step, steps)
         if self._removal is None or share is None:
             return
@@ -82,6 +113,7 @@ class Student:
     def _narrow(self, removal: Removal, after: Cut) -> None:
         """Less of everything: the weights, statistics and momenta of what stays go on as they are."""
         before, weights, momenta = self.cut, self.weights(), self._momenta()
+        self._average = {}  # begun anew at the new widths
         self._become(removal.program(after))
         fill(self.module, removal.carried(weights, before, after))
         kept = removal.carried(momenta, before, after)
