@@ -102,7 +102,7 @@ def test_channels_side_by_side_leave_slices_and_a_concatenation(residual):
     found = operators(connected(residual, keep))
     assert "index_select" not in found
     assert found.count("cat") == 2
-    assert found.count("slice") <= 6
+    assert found.count("slice") <= 2 * 4
 
 
 class Wide(nn.Module):
@@ -127,9 +127,12 @@ def test_too_many_pieces_become_a_plain_addition_of_what_is_spread_out():
     with torch.no_grad():
         torch.testing.assert_close(small.module(*x), masked.module(*x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(lower(small).module(*x), small.module(*x), rtol=1e-12, atol=1e-12)
+    assert not {"pad", "index_select"} & set(operators(lower(small))), (
+        "a convolution stays in the runtime's layout"
+    )
     ordered = connected(program, keep)
     assert "index_select" not in operators(ordered)
-    assert operators(ordered).count("slice") <= PIECES
+    assert operators(ordered).count("slice") <= PIECES + 1
     assert cost(ordered) == cost(small)
 
 

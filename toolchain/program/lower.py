@@ -3,6 +3,9 @@
 Given:  pad(x[:, :, ::s, ::s], channels=(a, b), value=0)      the ResNet option-A shortcut
 Result: conv2d(x, W [a + C + b, C, 1, 1], stride=s)           W[a + i, i] = 1
 
+Given:  that, of which index_select takes channels              an operand of a sum, zeros where it has none
+Result: conv2d(x, W[places], stride=s)
+
 What depends on parameters alone is computed (position biases, normalised weights), batch norms go into the
 layers before them; dropout, which does nothing in eval mode, goes, and so do expansions before operators that
 broadcast by themselves (on which the TFLite converter fails between convolutions).
@@ -20,7 +23,7 @@ from typing import Final
 import torch
 from torch.fx import GraphModule, Node
 
-from toolchain.program.axes import call_of
+from toolchain.program.axes import attribute, call_of
 from toolchain.program.fold import fold_constants
 from toolchain.program.merging import merge_norms
 from toolchain.values import Program
@@ -123,14 +126,27 @@ def _replace(module: GraphModule, pad: Node, pads: tuple[int, int], number: int)
         return 0
     weight = torch.zeros(pads[0] + channels + pads[1], channels, 1, 1, dtype=value.dtype)
     weight[pads[0] + torch.arange(channels), torch.arange(channels)] = 1
+    last, places = _taken(module, pad)
+    if places is not None:
+        weight = weight[places]
     name = f"shortcut_{number}"
     module.register_buffer(name, weight)
     with module.graph.inserting_before(pad):
         ones = module.graph.get_attr(name)
         conv = module.graph.call_function(_aten.conv2d.default, (source, ones, None, list(strides)))
-    conv.meta = dict(pad.meta)
-    pad.replace_all_uses_with(conv)
+    conv.meta = dict(last.meta)
+    last.replace_all_uses_with(conv)
     return 1
+
+
+def _taken(module: GraphModule, pad: Node) -> tuple[Node, torch.Tensor | None]:
+    """What takes channels of the pad by constant numbers, if that is all that reads it, and these numbers."""
+    users = list(pad.users)
+    if len(users) == 1 and users[0].target is _aten.index_select.default and users[0].args[1] == 1:
+        index = users[0].args[2]
+        if isinstance(index, Node) and index.op == "get_attr":
+            return users[0], attribute(module, str(index.target))
+    return pad, None
 
 
 def _strided_source(node: object) -> tuple[Node | None, tuple[int, int]]:
