@@ -15,7 +15,7 @@ from toolchain import registry
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice, close_loop
 from toolchain.contest import Ground, ground_of, limits
-from toolchain.damage import Damages, damage_together
+from toolchain.damage import Damages, criterion_named, damage_together
 from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee_again, foreseen_contender
 from toolchain.mixing import better, loose_contender, loose_run, planned, tied_scores
@@ -98,7 +98,7 @@ def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
     if found is None:
         run.notes.append(f"--method {learner.name}: nothing learned yet, the planner's choice is taken")
         return choice
-    damages = _damages(learner, found.verdicts)
+    damages = _damages(learner, found.verdicts, run.request)
     if loose is None:
         return _tied(run, choice, found, Ground(shape=shape, damages=damages, widths=found.verdicts.widths))
     wiser = replace(loose, program=found.program, learned_from=run.program, kept={})
@@ -155,10 +155,11 @@ def lesson_of(
     )
 
 
-def _damages(learner: Learner, verdicts: Verdicts) -> Damages:
-    """What was learned, as the solver reads it."""
+def _damages(learner: Learner, verdicts: Verdicts, request: Request) -> Damages:
+    """What was learned, as the solver reads it; where nothing was, the units are the criterion's."""
+    name = learner.name if learner.begin is not None else criterion_named(request).name
     blocks = {name.removeprefix(BLOCK): nats for name, nats in verdicts.blocks.items()}
-    return Damages(criterion=learner.name, scores=verdicts.scores, scale={}, blocks=blocks)
+    return Damages(criterion=name, scores=verdicts.scores, scale={}, blocks=blocks)
 
 
 def _learned(run: Run, learner: Learner, lesson: Lesson, choice: Choice) -> Learned | None:

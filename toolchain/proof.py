@@ -182,11 +182,14 @@ def _without_costly_quantization(
 
 
 def kinds_to_deliver(run: Run, choice: Choice) -> tuple[Kind, ...]:
-    """Every requested format in float, and quantized when the choice is and the format can be."""
+    """Every requested format in float, and quantized when the choice is and the format can be.
+
+    Weights that are stored in few values are delivered as they are.
+    """
     kinds: list[Kind] = []
     for name in run.request.formats:
         kinds.append((name, FLOAT_OF[name]))
-        if choice.combination[1] != "fp32":
+        if choice.combination[1] != "fp32" and run.request.storage is None:  # stored weights are of floats
             offered = [
                 q for q in quantizers(name).values() if run.material.samples is not None or not q.needs_data
             ]

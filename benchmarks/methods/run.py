@@ -26,7 +26,10 @@ FIXED = ("--formats", "onnx", "--precision", "fp32", "--runtime", "onnxruntime",
 METHODS: Mapping[str, tuple[str, ...]] = {
     "random": ("--method", "uniform", "--criterion", "random"),
     "weight magnitude": ("--method", "uniform", "--criterion", "magnitude"),
+    "vector quantization": ("--method", "uniform", "--criterion", "vector-quantization"),
+    "interpolative decomposition": ("--method", "uniform", "--criterion", "interpolative"),
     "planner": (),
+    "taylor-iterative": ("--method", "taylor-iterative"),
     "morphnet": ("--method", "morphnet"),
     "l0": ("--method", "l0"),
     "bottleneck": ("--method", "bottleneck"),
@@ -35,7 +38,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "bar, linear": ("--method", "bar", "--transition", "linear"),
     "bar, exponential": ("--method", "bar", "--transition", "exponential"),
 }
-LEARNING = ("morphnet", "l0", "bottleneck", "bar")
+LEARNING = ("taylor-iterative", "morphnet", "l0", "bottleneck", "bar")
 RESOURCES = ("neurons", "macs", "params")
 
 

@@ -97,6 +97,15 @@ def test_without_data_weights_are_stored_untrained(few, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_for_a_device_that_is_not_at_hand_palettes_are_delivered_as_they_are(few, tmp_path, capfd):
+    out = tmp_path / "out"
+    asked = [few[0], "--store", "palette:4", "--target", "iphone", "--formats", "coreml", "--out", out]
+    assert cli.compress([*map(str, asked), "--quiet"]) == 0
+    assert {path.name for path in out.glob("*.mlpackage")} == {"digits.mlpackage"}
+    assert read_record(out / "report.json")["storage"]["files"] == []
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

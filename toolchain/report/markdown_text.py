@@ -160,13 +160,15 @@ def _training(record: Record) -> Iterator[str]:
 
 
 def _storage(record: Record) -> Iterator[str]:
-    rows = words.stored_files(record)
-    if not rows:
+    found, rows = record.get("storage"), words.stored_files(record)
+    if not found:
         return
-    found = record["storage"]
     yield "## Storage\n"
     yield f"{words.stored(record)}. Metric before {words.metric(found['metric_before'])}, after"
-    yield f"{words.metric(found['metric_after'])}. `edgefit restore` makes the files again, to the bit.\n"
+    yield f"{words.metric(found['metric_after'])}."
+    if not rows:
+        return
+    yield "`edgefit restore` makes the files again, to the bit.\n"
     yield from section("Packed files", words.STORED_HEADS, rows, level=3)
     heads = words.LAYER_HEADS
     yield from section(f"Layers of {found['files'][0]['path']}", heads, words.stored_layers(record), level=3)

@@ -282,14 +282,15 @@ def _training(record: Record) -> Iterator[str]:
 
 
 def _storage(record: Record) -> Iterator[str]:
-    files = table(words.STORED_HEADS, words.stored_files(record))
-    if not files:
+    found = record.get("storage")
+    if not found:
         return
-    found = record["storage"]
+    files = table(words.STORED_HEADS, words.stored_files(record))
     scores = words.metric(found["metric_before"]), words.metric(found["metric_after"])
     caption = f"{words.stored(record)}; metric before {scores[0]}, after {scores[1]}"
     layers = table(words.LAYER_HEADS, words.stored_layers(record))
-    yield from section("Storage", files + layers, f"{caption}; the layers are those of the first file")
+    below = f"{caption}; the layers are those of the first file" if files else caption
+    yield from section("Storage", files + layers or "<p>No file to be packed.</p>", below)
 
 
 def _measurements(record: Record) -> Iterator[str]:

@@ -103,14 +103,13 @@ def _files(record: Record, out: str | None) -> Iterator[str]:
 
 
 def _storage(record: Record) -> list[str]:
-    """Packed files; nothing where weights were not stored."""
-    rows = words.stored_files(record)
-    if not rows:
+    """How weights are stored, and packed files; nothing where they are not."""
+    found, rows = record.get("storage"), words.stored_files(record)
+    if not found:
         return []
-    found = record["storage"]
     before, after = words.metric(found["metric_before"]), words.metric(found["metric_after"])
     lines = ["", f"stored as {words.stored(record)}; metric {before} -> {after}"]
-    return [*lines, *table([words.STORED_HEADS, *rows])]
+    return [*lines, *table([words.STORED_HEADS, *rows])] if rows else lines
 
 
 def _failures(record: Record) -> list[str]:
