@@ -1,7 +1,9 @@
 """Do Arm's kernels give this machine's outputs, and do instruction counts repeat? Both under emulation.
 
+    python -m benchmarks.emulated.run --resnet20 resnet20_cifar10.pt2 --vit vit.pt2 --data cifar10 --models M
     python -m benchmarks.emulated.run FILE.onnx FILE.tflite ... [--core cortex-a53] [--runs 20]
 
+The first form makes the files of four networks in M (benchmarks.emulated.vit trains the transformer).
 Every file is run in two processes, half of the runs in each. What an inference needs is the least count;
 `repeats` is how far those of the two processes are apart. What was run stays in results.json; the step of an
 int8 file's outputs is read from the file.
@@ -18,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.emulated.files import Sources, built
 from targets._routes.qemu import Emulated
 from targets._shared.bundling import fetch_library
 from targets._shared.parity import outputs_here
 from toolchain.artifacts import content_hash, place
 from toolchain.contracts import ModelFile
 
+LEAST_OUTPUTS, MOST_SETS = 1000, 100
+"""Numbers that are compared at least, of as many sets of random inputs as that takes."""
 RUNTIME_OF = {".onnx": "onnxruntime", ".tflite": "litert"}
 
 
@@ -59,10 +64,14 @@ def compared(path: Path, core: str, runs: int) -> dict[str, Any]:
     """Counts and parity of one file."""
     file = ModelFile(path=path, runtime=RUNTIME_OF[path.suffix], sha256=content_hash(path))
     library = fetch_library(file.runtime, "aarch64")
-    halves = [Emulated(core=core, runs=runs // 2).run(file, library) for _ in range(2)]
+    machine = Emulated(core=core, runs=runs // 2)
+    halves = [machine.run(file, library) for _ in range(2)]
     least, raw = [min(counts) for counts, _ in halves], halves[0][1]
     counts = [count for half, _ in halves for count in half]
-    here = outputs_here(file)
+    sets = min(MOST_SETS, -(-LEAST_OUTPUTS * 4 // len(raw)))
+    if sets > 1:
+        raw = machine.outputs(file, library, sets)
+    here = outputs_here(file, sets)
     if here is None:
         raise SystemExit("error: the runner cannot be had here, so there is nothing to compare with")
     emulated, native = (np.frombuffer(x, np.float32).astype(np.float64) for x in (raw, here))
@@ -74,6 +83,7 @@ def compared(path: Path, core: str, runs: int) -> dict[str, Any]:
         "version": library.version,
         "core": core,
         "runs": runs,
+        "inputs": sets,
         "outputs": len(native),
         "max_relative": float(apart.max() / np.abs(native).max()),
         "step": step,
@@ -110,14 +120,23 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Run what has not been run, write results.json and results.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("files", type=Path, nargs="*")
+    parser.add_argument("--resnet20", type=Path, help="the trained ResNet-20, an archive")
+    parser.add_argument("--vit", type=Path, help="the trained transformer, an archive")
+    parser.add_argument("--data", type=Path, help="CIFAR-10 as folders train/ and val/")
+    parser.add_argument("--models", type=Path, help="where the files of the networks are, or are made")
     parser.add_argument("--core", default="cortex-a53")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     flags = parser.parse_args()
     results = flags.out / "results.json"
     known = json.loads(results.read_text(encoding="utf-8"))["files"] if results.exists() else []
-    for path in flags.files:
+    files = tuple(flags.files)
+    if flags.models is not None:
+        if None in (flags.resnet20, flags.vit, flags.data):
+            parser.error("--models needs --resnet20, --vit and --data")
+        files += built(Sources(resnet20=flags.resnet20, vit=flags.vit, data=flags.data), flags.models)
+    for path in files:
         key = (content_hash(path), flags.core, flags.runs)
         if any((row["sha256"], row["core"], row["runs"]) == key for row in known):
             continue

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from toolchain.artifacts import deliver
 from toolchain.contracts import Quantizer
 from toolchain.errors import InputError
+from toolchain.float_parts import Operator, float_operators
 from toolchain.foreign import require, translated
 from toolchain.same_weights import operators_of
 from toolchain.values import Artifact
@@ -55,6 +56,7 @@ def _quantized(source: Path, scratch: Path, samples: Sequence[Arrays], in_float:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     model = onnx.load(source)
+    better = tuple(_better_in_float(model))
     quantize_static(
         model,
         scratch,
@@ -64,8 +66,12 @@ def _quantized(source: Path, scratch: Path, samples: Sequence[Arrays], in_float:
         weight_type=QuantType.QInt8,
         per_channel=True,
         calibrate_method=CalibrationMethod.MinMax,
-        nodes_to_exclude=[*operators_of(in_float, _layers(model)), *_not_quantizable(model)],
-        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+        nodes_to_exclude=[*operators_of(in_float, _layers(model)), *_not_quantizable(model), *better],
+        extra_options={
+            "WeightSymmetric": True,
+            "ActivationSymmetric": False,
+            "OpTypesToExcludeOutputQuantization": ["MatMul"] if better else [],
+        },
     )
     made = onnx.load(scratch)
     del made.metadata_props[:]
@@ -90,6 +96,21 @@ def _not_quantizable(model: Any) -> Iterator[str]:
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
         if node.op_type == "ConvTranspose" and groups > 1:
             yield node.name
+
+
+def _better_in_float(model: Any) -> Iterator[str]:
+    """Normalizations, softmax and what calculates beside them.
+
+    Products then give float as well: between two integer tensors ONNX Runtime would make the softmax an
+    integer operator again. ViT-Ti with random weights (x86-64): 29.6 dB, with all in integers 6.1.
+    """
+    nodes = model.graph.node
+    operators = [
+        Operator(kind=node.op_type, reads=tuple(node.input), writes=tuple(node.output)) for node in nodes
+    ]
+    stored = frozenset(entry.name for entry in model.graph.initializer) | {""}
+    for number in sorted(float_operators(operators, stored)):
+        yield nodes[number].name
 
 
 def _batch(model: Any) -> int:
