@@ -77,10 +77,12 @@ class Handset:
             text = replace(job, models=models).text()
             pending = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.pending"
             self.tool.require_ready(self.udid)
-            key = self._found(pending)
+            installed, beat = self._look()
+            key = self._found(pending, beat)
             try:
                 if key is None:
-                    key = self._start(pending, folder, text, parcels, models)
+                    self._install(folder, installed)
+                    key = self._start(pending, text, parcels, models)
                 result = self._wait(key, job.deadline)
                 samples = self._patiently(lambda: self._pull(f"edgefit-{key}.samples.ndjson"))
             except GoneError:
@@ -93,7 +95,18 @@ class Handset:
             pending.unlink(missing_ok=True)
             return self._complete(result, samples)
 
-    def _found(self, pending: Path) -> str | None:
+    def _look(self) -> tuple[bool, bytes | None]:
+        """Whether the runner is there, and what a job at work leaves; an error where none is to be had."""
+        try:
+            return True, self._pull(RUNNING)
+        except GoneError:
+            raise
+        except DeviceError as error:
+            if self.settings.app is None or "has no runner app" not in error.message:
+                raise
+            return False, None
+
+    def _found(self, pending: Path, beat: bytes | None) -> str | None:
         """The key of an earlier call's run that goes on or is done; None where there is none.
 
         Raises:
@@ -102,34 +115,18 @@ class Handset:
         key = pending.read_text(encoding="utf-8") if pending.is_file() else None
         if key is not None and self._pull(f"edgefit-{key}.result.json") is not None:
             return key
-        before = self._pull(RUNNING) if self._has_app() else None
-        if before is None:
+        if beat is None:
             return None
         self.sleep(3 * BEAT_SECONDS)
-        if self._pull(RUNNING) in (None, before):
+        if self._pull(RUNNING) in (None, beat):
             return None
-        if key is not None and before.startswith(key.encode()):
+        if key is not None and beat.startswith(key.encode()):
             return key
         raise DeviceError(f"another measurement is running on {self.name}")
 
-    def _has_app(self) -> bool:
-        """Whether the runner is there; it is installed where the user has said which app it is."""
-        try:
-            self._pull(RUNNING)
-        except GoneError:
-            raise
-        except DeviceError as error:
-            if self.settings.app is None or "has no runner app" not in error.message:
-                raise
-            return False
-        return True
-
-    def _start(
-        self, pending: Path, folder: Path, text: str, parcels: Sequence[Path], models: Sequence[Model]
-    ) -> str:
+    def _start(self, pending: Path, text: str, parcels: Sequence[Path], models: Sequence[Model]) -> str:
         """Send everything and start the app; the new run's key."""
         key = secrets.token_hex(8)
-        self._install(folder)
         for parcel, model in zip(parcels, models, strict=True):
             self.tool.push(self.udid, self.bundle, parcel, model.path)
         job = parcels[0].with_name("job")
@@ -139,8 +136,8 @@ class Handset:
         self.tool.launch(self.udid, self.bundle, key)
         return key
 
-    def _install(self, folder: Path) -> None:
-        """The app that `devices.toml` names, unless this very one was installed last."""
+    def _install(self, folder: Path, installed: bool) -> None:
+        """The app that `devices.toml` names, unless this very one is there."""
         if self.settings.app is None:
             return
         app = Path(self.settings.app).expanduser()
@@ -149,7 +146,7 @@ class Handset:
                 f"there is no app at {app}", hint="`app` in devices.toml names the runner's .app"
             )
         digest, last = content_hash(app), folder / "installed"
-        if not self._has_app() or not last.is_file() or last.read_text(encoding="utf-8") != digest:
+        if not installed or not last.is_file() or last.read_text(encoding="utf-8") != digest:
             self.tool.install(self.udid, app)
             last.write_text(digest, encoding="utf-8")
 
