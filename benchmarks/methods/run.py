@@ -37,6 +37,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "bar, no distillation": ("--method", "bar", "--distil-weight", "0"),
     "bar, linear": ("--method", "bar", "--transition", "linear"),
     "bar, exponential": ("--method", "bar", "--transition", "exponential"),
+    "bar, mixed connectivity": ("--method", "bar", "--connectivity", "always"),
+    "planner, mixed connectivity": ("--connectivity", "always"),
 }
 LEARNING = ("taylor-iterative", "morphnet", "l0", "bottleneck", "bar")
 RESOURCES = ("neurons", "macs", "params")
@@ -105,7 +107,7 @@ def one(
         "top1": report["result"]["metric"]["value"],
         "cost": {name: used[name] for name in RESOURCES},
         "dropped": report["plan"]["dropped"],
-        "notes": [note for note in report["notes"] if note.startswith(LEARNING)],
+        "notes": [n for n in report["notes"] if n.startswith((*LEARNING, "mixed connectivity"))],
         "seconds": sum(report["timings"].get(name, 0.0) for name in ("learn", "fine-tune")),
     }
 
