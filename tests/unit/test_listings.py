@@ -90,6 +90,7 @@ def benched(windows, before=None, after=None):
         "runtime_version": "1.0",
         "precision": None,
         "instructions": None,
+        "placement": None,
         "timing": to_plain(timing(records, tier)),
     }
     settings = {"tier": to_plain(tier), "threads": 1}
