@@ -1,35 +1,40 @@
-"""A network made slower by a known amount of work: a convolution beside it, with an output of its own."""
+"""A network made slower by a known amount of work: some of its own convolutions once more, beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 
-def add_work(source: Path, target: Path, channels: int, padding: int) -> int:
-    """`source` with a 3x3 convolution of the input to `channels`, averaged into an output of its own.
+def add_work(source: Path, target: Path, copied: Sequence[int]) -> int:
+    """`source` with a second convolution beside each of the `copied` ones (by number, in the file's order).
 
-    Nothing of the network changes, and nothing can be left out: the output is asked for. Returns the
-    multiply-accumulates added.
+    It has the same input and shape and weights of its own, and is averaged into an output of its own: nothing
+    of the network changes, and nothing can be left out. Work of the network's own kind slows it by the same
+    share whatever else uses the machine's memory at the time. Returns the multiply-accumulates added.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper, shape_inference
 
     model = onnx.load(str(source))
-    given = model.graph.input[0]
-    _, depth, height, width = (d.dim_value for d in given.type.tensor_type.shape.dim)
-    weight = np.random.default_rng(0).standard_normal((channels, depth, 3, 3)).astype(np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(weight, "extra.weight"))
-    model.graph.node.extend(
-        [
-            helper.make_node(
-                "Conv", [given.name, "extra.weight"], ["extra.y"], kernel_shape=[3, 3], pads=[padding] * 4
-            ),
-            helper.make_node("GlobalAveragePool", ["extra.y"], ["extra"]),
-        ]
-    )
-    model.graph.output.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, None))
+    known = shape_inference.infer_shapes(model).graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in known.value_info}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    rng, macs = np.random.default_rng(0), 0
+    for number in copied:
+        node = convolutions[number]
+        shape = list(weights[node.input[1]].dims)
+        values = (rng.standard_normal(shape) / prod(shape[1:]) ** 0.5).astype(np.float32)
+        name = f"extra{number}"
+        model.graph.initializer.append(numpy_helper.from_array(values, f"{name}.weight"))
+        copy = helper.make_node("Conv", [node.input[0], f"{name}.weight"], [f"{name}.y"])
+        copy.attribute.extend(node.attribute)
+        model.graph.node.extend([copy, helper.make_node("GlobalAveragePool", [f"{name}.y"], [name])])
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        macs += prod(shape) * prod(shapes[node.output[0]][2:])
     onnx.save(model, str(target))
-    shrunk = 2 - 2 * padding
-    return int(9 * depth * channels * (height - shrunk) * (width - shrunk))
+    return macs
