@@ -41,7 +41,13 @@ def test_finished_runs_are_kept_and_torn_lines_do_not_count(tmp_path, monkeypatc
 
 def test_a_piece_that_was_not_run_says_so():
     assert "not run" in report.row("A/A", [], "at most 1 %")
-    entry = {"verdict": "fail", "seconds": 61.0, "threshold": 0.05, "naive": {"wall": 1.06, "cpu": None}}
+    entry = {
+        "verdict": "fail",
+        "seconds": 61.0,
+        "threshold": 0.05,
+        "load": 1.0,
+        "naive": {"wall": 1.06, "cpu": None},
+    }
     line = report.row("A/A", [entry, {**entry, "verdict": "pass", "seconds": 3.0}], "")
     assert "1 of 2 (50.0 %)" in line
     assert "1 over 60 s" in line
