@@ -74,9 +74,8 @@ def mixed(run: Run, baseline: Baseline, choice: Choice) -> Choice:
     if loose is None:
         return choice
     if choice.contender is None and run.target.calibration is None:
-        choice = decide(
-            run, baseline, whole_allowed=False
-        )  # decided in an earlier run: the model is found anew
+        # Decided in an earlier run: the latency model is found anew.
+        choice = decide(run, baseline, whole_allowed=False)
     shape = shape_of(loose)
     found = planned(run, loose, choice, shape, measure_damages(loose, shape))
     return choice if found is None else better(run, choice, found)

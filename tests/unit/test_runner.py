@@ -172,10 +172,7 @@ def test_models_open_at_once_share_a_window_out_in_turns(tmp_path: Path) -> None
             (t, m) for t in range(3) for m in worker.order(2, t)
         ]
         assert {r["runs"] for r in found} == {runs}
-        # A window is as long as its own turns: the other model's are not in it. Where others work on this
-        # machine, some windows are interrupted.
         assert all(sum(r["wall_ns"]) <= r["window_ns"] for r in found)
-        assert any(r["window_ns"] < 10 * sum(r["wall_ns"]) for r in found)
 
 
 def test_a_window_has_its_runs_and_its_time(tmp_path: Path) -> None:
