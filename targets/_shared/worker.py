@@ -85,6 +85,7 @@ def _trial(
     for window in range(request["windows"]):
         for part in parts:
             part.wall, part.cpu = [], []
+        gc.collect()
         for turn in range(turns):
             for part in parts[:: -1 if turn % 2 else 1]:
                 _timed(part, turn, request)
@@ -154,7 +155,6 @@ def _timed(part: Part, turn: int, request: dict[str, Any]) -> None:
     for number in range(COLD if turns > 1 else 0):
         run(number)
     clock = time.perf_counter_ns
-    gc.collect()
     gc.disable()
     end = clock()
     stop = end + int(request["seconds"] / turns * 1e9)

@@ -114,6 +114,7 @@ def test_a_link_that_is_cut_while_a_file_is_sent_is_made_again(device, model, ca
     assert device.left() == []
 
 
+@pytest.mark.slow
 def test_a_link_that_stays_away_is_told_and_the_same_command_fetches_the_run(
     device, model, capfd, monkeypatch
 ):
@@ -141,6 +142,7 @@ def test_a_runner_that_is_killed_is_no_result(device, model, capfd):
     assert device.left() == []
 
 
+@pytest.mark.slow
 def test_a_device_that_starts_anew_is_no_result(device, model, capfd):
     """Runner and guard are killed, and the link breaks; what was set is put back by who comes next."""
 
@@ -240,6 +242,7 @@ def test_a_library_that_needs_what_is_not_there_is_refused_and_not_kept(device, 
     measured(device, model, capfd)
 
 
+@pytest.mark.slow
 def test_files_that_went_or_rotted_on_the_device_are_sent_anew(device, model, capfd):
     measured(device, model, capfd)
     size = {file: file.stat().st_size for file in device.folder.glob("files/*")}
@@ -277,6 +280,7 @@ def test_ctrl_c_ends_the_run_on_the_device(device, model):
     assert device.left() == []
 
 
+@pytest.mark.slow
 def test_what_is_killed_here_goes_on_there_and_the_same_command_fetches_it(device, model):
     running = process(device, model, 3.0)
     runner = device.runner()
@@ -287,6 +291,7 @@ def test_what_is_killed_here_goes_on_there_and_the_same_command_fetches_it(devic
     assert device.left() == []
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_at_once_is_one_measurement(device, model):
     """Whoever is first takes the result; the other one has it, too, or is told."""
     first, said = process(device, model, 3.0), None

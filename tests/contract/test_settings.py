@@ -135,6 +135,7 @@ def test_they_are_put_back_without_the_link(board, kernel, model):
     assert put_back(kernel, before)
 
 
+@pytest.mark.slow
 def test_what_a_killed_guard_has_left_is_put_back_by_the_next_connection(board, kernel, model):
     before = kernel.values()
 

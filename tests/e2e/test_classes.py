@@ -22,7 +22,7 @@ FIXED = ("--formats", "onnx", "--precision", "fp32", "--runtime", "onnxruntime",
 def test_a_network_for_two_classes_under_a_budget(few, tmp_path, capfd):
     model, data = few
     out = tmp_path / "out"
-    asked = [model, "--data", data, "--classes", "3,8", "--budget-macs", "2M", "--epochs", "2", "--out", out]
+    asked = [model, "--data", data, "--classes", "3,8", "--budget-macs", "2M", "--epochs", "8", "--out", out]
     assert cli.compress([*map(str, asked), *FIXED]) == 0
     assert capfd.readouterr().err == ""
     record = read_record(out / "report.json")
@@ -34,7 +34,7 @@ def test_a_network_for_two_classes_under_a_budget(few, tmp_path, capfd):
         wanted = int(np.isin(arrays["y_val"], (3, 8)).sum())
     assert record["data"]["validation"] == wanted
     assert record["result"]["metric"]["samples"] == wanted
-    assert record["result"]["metric"]["value"] > 60, "guessing gives half"
+    assert record["result"]["metric"]["value"] > 80, "guessing gives half"
 
     import onnxruntime as ort
 

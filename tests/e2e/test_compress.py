@@ -24,6 +24,7 @@ def compress(words, capfd):
     return code, *capfd.readouterr()
 
 
+@pytest.mark.slow
 def test_without_data_by_parameters(digits, tmp_path, capfd):
     """No measuring of accuracy, no fine-tuning, one format: the shortest way through the whole house."""
     model, _ = digits
@@ -147,6 +148,7 @@ def test_demo(tmp_path):
     assert {a["format"] for a in record["result"]["artifacts"]} == {"onnx", "coreml", "tflite"}
 
 
+@pytest.mark.slow
 def test_a_smaller_input_where_it_loses_less(blots, tmp_path, capfd):
     """Planned, tuned, exported and judged at the new size; named in the report; replayed."""
     model, data = blots

@@ -43,6 +43,7 @@ def timings(cache):
     return {json.loads(file.read_text())["identity"]["device"] for file in files}, len(files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("litert", marks=pytest.mark.slow)])
 def test_it_plans_measures_and_verifies_on_the_device(runtime, network, board, tmp_path, monkeypatch, capfd):
     cache = tmp_path / "cache"

@@ -140,6 +140,7 @@ def test_a_folder_that_is_not_ours_stays_as_it_is(digits, tmp_path, capfd):
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_interrupted_between_cases_the_finished_stand_and_the_rest_follows(digits, tmp_path, capfd):
     model, few = part_of(digits, 240, tmp_path)
     out, work = tmp_path / "front", tmp_path / "front.work"

@@ -36,6 +36,7 @@ def gate(capfd, *words):
     return code, json.loads(text) if text else None, errors
 
 
+@pytest.mark.slow
 def test_files_are_compared_on_a_board_and_with_what_was_benched_there(board, sides, tmp_path, capfd):
     plain, _, heavy = sides
     there = ("--device", "ssh://board", "--seconds", "20")
@@ -59,6 +60,7 @@ def test_files_are_compared_on_a_board_and_with_what_was_benched_there(board, si
     assert board.left() == []
 
 
+@pytest.mark.slow
 def test_instructions_are_counted_on_an_emulated_core(sides, capfd):
     for need in qemu._needs():
         if not need.found:

@@ -73,6 +73,7 @@ def printed_by(command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_the_firmware_is_built_once_and_then_left_alone(project, firmware):
     code, said, calls = project.make(where=FIRMWARE)
     assert code == 0, said
@@ -185,6 +186,7 @@ def test_make_model_makes_the_result_once(project, result):
     assert project.make(*WORDS)[2] == []
 
 
+@pytest.mark.slow
 def test_other_data_are_noticed(project, result):
     data = project.folder / "data"
     data.mkdir()

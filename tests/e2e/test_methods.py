@@ -53,6 +53,7 @@ def learned_epochs(work):
     return 0
 
 
+@pytest.mark.slow
 def test_interrupted_while_learning_and_resumed(few, tmp_path, capfd):
     out = tmp_path / "smaller"
     work = out.with_name("smaller.work")

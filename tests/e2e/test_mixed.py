@@ -75,6 +75,7 @@ def test_all_layers_in_int8_can_be_asked_for(planted, tmp_path, capfd):
     assert record["plan"]["in_float"] == []
 
 
+@pytest.mark.slow
 def test_with_channels_cut_replayed_and_resumed(planted, tmp_path, capfd):
     """The plan names the layers; carrying it out keeps them in float in what is left of the network."""
     model, data = planted

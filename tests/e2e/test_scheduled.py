@@ -30,6 +30,7 @@ FIXED = (
 )
 
 
+@pytest.mark.slow
 def test_a_scheduled_run_ends_at_the_planned_widths_and_its_plan_replays(few, tmp_path, capfd):
     model, data = few
     words = [model, "--data", data, "--budget-macs", "2M", *FIXED]

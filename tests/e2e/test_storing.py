@@ -67,6 +67,7 @@ def test_palettes_in_every_format_and_files_that_unpack_to_the_bit(few, tmp_path
     assert checks["unpacks to the same file", "digits.onnx.stored"] == "pass"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["ternary", "binary", "fixed:2.6"])
 def test_other_forms_with_a_budget(form, few, tmp_path, capfd):
     out = tmp_path / "out"

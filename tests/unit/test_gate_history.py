@@ -135,6 +135,7 @@ def test_noise_is_measured_kept_and_then_used_by_the_gate(asked):  # noqa: F811
     assert used["noise"]["blocks"] == record["noise"]["blocks"]
 
 
+@pytest.mark.slow
 def test_noise_without_a_model_measures_a_small_network(tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("EDGEFIT_CACHE", str(tmp_path))

@@ -70,6 +70,7 @@ def test_an_operator_that_it_does_not_have_is_named(tmp_path, capsys):
     assert not (tmp_path / "src").exists()
 
 
+@pytest.mark.slow
 def test_compress_checks_the_arena_of_its_file(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     pytest.importorskip("litert_torch")
@@ -126,7 +127,7 @@ def test_weights_of_int8_files_are_inside_the_flatbuffer(tmp_path):
     program = capture(torch.nn.Sequential(*layers).eval(), (torch.randn(2, 3, 8, 8),), name="net")
     source = build(program, [("tflite", "fp32")], Stages(root=tmp_path), material_of(program, None, "net"))
     samples = [(np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32),)]
-    made = QUANTIZER.quantize(source["tflite", "fp32"], tmp_path / "net.int8.tflite", samples, ())
+    made = QUANTIZER.quantize(source["tflite", "fp32"], tmp_path / "net.int8.tflite", samples, {})
     file = made.path
     model = schema.Model.GetRootAs(file.read_bytes(), 0)
     assert file.stat().st_size > 256 * 1024
