@@ -186,6 +186,7 @@ def test_a_root_that_cannot_be_written_is_passed_over(device, model, capfd):
     refused(device, model, capfd, "has no folder that can be written and run from")
 
 
+@pytest.mark.slow
 def test_busybox_is_enough(device, model, capfd):
     device.space.busybox()
     with beside(device.begun, device.cut):
@@ -264,6 +265,7 @@ def test_a_corrupt_model_is_refused_and_not_kept(device, model, capfd, content):
     assert device.left() == []
 
 
+@pytest.mark.slow
 def test_of_two_at_once_the_second_is_refused_and_the_first_complete(device, model, capfd):
     other = small_onnx(device.test / "b.onnx", 8)
     first = process(device, model, 4.0)

@@ -19,6 +19,7 @@ def few(digits, tmp_path_factory):
 FIXED = ("--formats", "onnx", "--precision", "fp32", "--runtime", "onnxruntime", "--quiet")
 
 
+@pytest.mark.slow
 def test_a_network_for_two_classes_under_a_budget(few, tmp_path, capfd):
     model, data = few
     out = tmp_path / "out"

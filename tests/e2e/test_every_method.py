@@ -110,7 +110,8 @@ def test_every_method_on_every_kind_of_network(network, method, models, colours,
     assert {a["format"] for a in record["result"]["artifacts"]} == set(formats.split(","))
 
 
-@pytest.mark.parametrize("method", [pytest.param("planner", marks=pytest.mark.slow), "bar"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["planner", "bar"])
 def test_branches_keep_channels_of_their_own(method, models, colours, tmp_path, capfd, monkeypatch):
     """To the end, whatever it costs on so small a network: tied branches are said to cost more."""
     nats, out = iter([2.0, 1.0]), tmp_path / "out"

@@ -233,6 +233,7 @@ def test_bad_input_fails_the_make_with_one_line(project, words, said):
     assert not (project.folder / "build" / "host" / "bad").exists()
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_leaves_no_result(project):
     project.make("keyword.pt2", where=FIRMWARE)
     shutil.copy(project.folder / FIRMWARE / "keyword.pt2", project.folder / "far.pt2")

@@ -27,6 +27,7 @@ def words(few, out, *more):
     return [*map(str, [model, "--data", data, *FIXED, "--out", out, *more])]
 
 
+@pytest.mark.slow
 def test_bar_holds_its_limit_and_its_plan_replays(few, tmp_path, capfd):
     asked = words(few, tmp_path / "smaller", "--budget-macs", "2M", "--method", "bar", "--method-epochs", "4")
     assert cli.compress([*asked, "--quiet"]) == 0

@@ -39,6 +39,7 @@ def run(command, words, capfd):
     return code, capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_the_ruined_layer_stays_in_float_and_accuracy_comes_back(planted, runtime, tmp_path, capfd):
     model, data = planted

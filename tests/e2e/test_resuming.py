@@ -88,6 +88,7 @@ def test_nothing_to_resume(few, tmp_path, capfd):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_plan_is_replayed_only_on_its_own_network(digits, tmp_path, capfd):
     """A plan of one network is refused for another, before anything is written."""
     model, _ = digits

@@ -105,6 +105,7 @@ def test_timing_stands_without_it(files):
     assert counts[1] == ["begin", "trial", "trial", "placement", "end"]
 
 
+@pytest.mark.slow
 def test_bench_shows_them(files, capsys):
     binary()
     words = ["bench", str(files[1]), "--device", "host", "--tier", "rapid"]
