@@ -21,8 +21,8 @@ from toolchain.errors import DeviceError
 SERIAL = "127.0.0.1:5555"
 TOOLS = "/usr/lib/android-sdk/platform-tools"
 ENVIRONMENT = ("/usr/bin/env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin")
-ALONE = "ADB_LOCAL_TRANSPORT_MAX_PORT=5554"
-"""Without it adb takes what listens at 5555 for an emulator, besides."""
+ALONE = "ADB_EMU=0"
+"""Without it adb takes what listens at 5555 for an emulator, besides (a limit on its ports: seldom, still)."""
 DUMPSYS = """case $1 in
   battery) cat /mnt/battery;;
   thermalservice) cat /mnt/thermal;;
