@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toolchain.program.gating import group_sites
 from toolchain.program.merging import merged
-from toolchain.program.slices import parameter
+from toolchain.program.slices import energies, parameter
 from toolchain.values import Channels, Group, Member, Program
 
 Keep = Mapping[str, tuple[int, ...]]
@@ -42,6 +42,19 @@ def filters(program: Program, channels: Channels) -> dict[str, Tensor]:
         if parts:
             found[group.name] = torch.cat(parts, 1)
     return found
+
+
+def scored(
+    program: Program, channels: Channels, of_filters: Callable[[Tensor], Tensor]
+) -> dict[str, tuple[float, ...]]:
+    """Of each group its units' scores: of its filters [units, elements], or energies where it has none."""
+    known = filters(program, channels)
+    return {
+        group.name: tuple(of_filters(known[group.name]).tolist())
+        if group.name in known
+        else energies(program, group)
+        for group in channels.groups
+    }
 
 
 def taken_over(program: Program, channels: Channels, keep: Keep, mixing: Mixing) -> Program:

@@ -176,6 +176,16 @@ class Form:
     table: int | None = None
 
 
+def nothing_behind(name: str) -> Callable[[str], None]:
+    """The `read` of a form that has no setting."""
+
+    def read(text: str) -> None:
+        if text:
+            raise ValueError(f"{name} takes nothing behind its name")
+
+    return read
+
+
 def tensors_of(program: Program, names: Sequence[str]) -> Mapping[str, Tensor]:
     """The program's weights by name, shared, not copied."""
     return {name: parameter(program, name).detach() for name in names}

@@ -13,7 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from toolchain.train.constraint import Constraint
+from toolchain.train.constraint import Constraint, Shape
+from toolchain.values import Program
 
 EDGE_BITS: Final = 8
 """The first and the last layer keep palettes of so many bits: few weights, and they carry much."""
@@ -42,6 +43,11 @@ class Latent(Constraint):
         """The few values."""
         for weight in self.weights(module).values():
             weight.copy_(self._values(weight))
+
+
+def beginning(identity: str, values: Callable[[Tensor], Tensor]) -> Callable[[Program, Shape], Constraint]:
+    """The `begin` of a form that computes with `values`; the first and the last layer are left alone."""
+    return lambda _, shape: Latent(shape.inner, identity, values)
 
 
 def scale_of(weight: Tensor, where: Tensor) -> Tensor:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from toolchain.contracts import Criterion, Evidence
-from toolchain.program.slices import energies
-from toolchain.prune.filters import Keep, filters, taken_over
+from toolchain.prune.filters import Keep, scored, taken_over
 from toolchain.values import Channels, Program
 
 LEAST: Final = 1e-12
@@ -28,13 +27,7 @@ LEAST: Final = 1e-12
 
 def _score(program: Program, channels: Channels, evidence: Evidence) -> Mapping[str, tuple[float, ...]]:
     del evidence
-    known = filters(program, channels)
-    return {
-        group.name: tuple(unexplained(known[group.name]).tolist())
-        if group.name in known
-        else energies(program, group)
-        for group in channels.groups
-    }
+    return scored(program, channels, unexplained)
 
 
 def unexplained(rows: Tensor) -> Tensor:

@@ -18,20 +18,13 @@ import torch
 from torch import Tensor
 
 from toolchain.contracts import Criterion, Evidence
-from toolchain.program.slices import energies
-from toolchain.prune.filters import Keep, filters, taken_over
+from toolchain.prune.filters import Keep, scored, taken_over
 from toolchain.values import Channels, Program
 
 
 def _score(program: Program, channels: Channels, evidence: Evidence) -> Mapping[str, tuple[float, ...]]:
     del evidence
-    known = filters(program, channels)
-    return {
-        group.name: tuple(joined(known[group.name]).tolist())
-        if group.name in known
-        else energies(program, group)
-        for group in channels.groups
-    }
+    return scored(program, channels, joined)
 
 
 def joined(rows: Tensor) -> Tensor:

@@ -12,9 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from toolchain.train.constraint import Constraint, Form, Shape
-from toolchain.train.latent import Latent, scale_of
-from toolchain.values import Program
+from toolchain.train.constraint import Form, nothing_behind
+from toolchain.train.latent import beginning, scale_of
 
 
 def binary(weight: Tensor) -> Tensor:
@@ -24,22 +23,12 @@ def binary(weight: Tensor) -> Tensor:
     return torch.where(positive, scale, -scale)
 
 
-def _read(text: str) -> None:
-    if text:
-        raise ValueError("binary takes nothing behind its name")
-
-
-def _begin(program: Program, shape: Shape) -> Constraint:
-    del program
-    return Latent(shape.inner, "binary", binary)
-
-
 FORM: Final = Form(
     name="binary",
     summary="-a or a, a scale for every output channel",
     takes="",
-    read=_read,
-    begin=_begin,
+    read=nothing_behind("binary"),
+    begin=beginning("binary", binary),
     normed=True,
     table=1,
 )

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from toolchain.train.constraint import Form
-
-
-def _read(text: str) -> None:
-    if text:
-        raise ValueError("plain takes nothing behind its name")
-
+from toolchain.train.constraint import Form, nothing_behind
 
 FORM: Final = Form(
     name="plain",
     summary="values as they are; with --sparsity, zeros are left out",
     takes="",
-    read=_read,
+    read=nothing_behind("plain"),
     begin=None,
 )

@@ -11,9 +11,8 @@ from typing import Final
 
 from torch import Tensor
 
-from toolchain.train.constraint import Constraint, Form, Shape
-from toolchain.train.latent import Latent, scale_of
-from toolchain.values import Program
+from toolchain.train.constraint import Form, nothing_behind
+from toolchain.train.latent import beginning, scale_of
 
 THRESHOLD: Final = 0.7
 
@@ -26,22 +25,12 @@ def ternary(weight: Tensor) -> Tensor:
     return scale_of(weight, large) * weight.sign() * large + 0.0
 
 
-def _read(text: str) -> None:
-    if text:
-        raise ValueError("ternary takes nothing behind its name")
-
-
-def _begin(program: Program, shape: Shape) -> Constraint:
-    del program
-    return Latent(shape.inner, "ternary", ternary)
-
-
 FORM: Final = Form(
     name="ternary",
     summary="-a, 0 or a, a scale for every output channel",
     takes="",
-    read=_read,
-    begin=_begin,
+    read=nothing_behind("ternary"),
+    begin=beginning("ternary", ternary),
     normed=True,
     table=1,
 )
