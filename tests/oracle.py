@@ -3,14 +3,41 @@
 import random
 
 import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
-from toolchain.program.capture import example_inputs
+from tests.networks import randomised
+from toolchain.program.capture import capture, example_inputs
 from toolchain.program.channels import analyse
 from toolchain.program.cost import cost, layers, planned_cost
 from toolchain.program.rewrite import apply, mask
 
 LIMIT = 1e-9
 """Relative to the largest output, in float64; what is found is near 1e-15."""
+EXACT = 1e-11
+"""The same for a small network's only output."""
+QUICK = settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
+)
+
+
+def captured_in_double(network, name):
+    """The network with weights at random, as a program in float64."""
+    return capture(randomised(network), (torch.randn(2, *network.shape, dtype=torch.float64),), name=name)
+
+
+@st.composite
+def keeps(draw, channels):
+    """Any kept set of any group, as many units each as have to stay."""
+    chosen = {}
+    for group in channels.groups:
+        units = st.sets(st.integers(0, group.size - 1), min_size=group.minimum, max_size=group.size)
+        chosen[group.name] = tuple(sorted(draw(units, label=group.name)))
+    return chosen
 
 
 def drawn(channels, draw, share=None):
@@ -32,9 +59,15 @@ def results(program, inputs):
     return (found,) if isinstance(found, torch.Tensor) else tuple(found)
 
 
-def deviation(found, wanted):
+def deviation(found, wanted, least=1e-9):
+    """The largest difference of several outputs, relative to the largest number wanted (or to `least`)."""
     scale = max(float(w.abs().max()) for w in wanted)
-    return max(float((f - w).abs().max()) for f, w in zip(found, wanted, strict=True)) / max(scale, 1e-9)
+    return max(float((f - w).abs().max()) for f, w in zip(found, wanted, strict=True)) / max(scale, least)
+
+
+def relative(found, wanted):
+    """`deviation` of one output, however small."""
+    return deviation((found,), (wanted,), least=1e-300)
 
 
 def pruned(program, *, seed, batch, share=None, note=""):

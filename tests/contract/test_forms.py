@@ -3,11 +3,11 @@
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tests.colours import colours
 from toolchain import registry
 from toolchain.contracts import Silent
 from toolchain.program.capture import capture, fingerprint
@@ -40,12 +40,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def data(program, tmp_path_factory):
-    random = np.random.default_rng(0)
-    y = np.arange(120) % 3
-    x = random.integers(0, 120, (120, 3, 8, 8))
-    x[np.arange(120), y] += 100
-    path = tmp_path_factory.mktemp("data") / "d.npz"
-    np.savez(path, x=x.astype(np.uint8), y=y)
+    path = colours(tmp_path_factory.mktemp("data") / "d.npz", 120)
     return open_data(str(path), preprocessing=Preprocessing(), program_inputs=program.inputs)
 
 

@@ -4,12 +4,12 @@ import copy
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tests import networks
+from tests.colours import colours
 from tests.networks import Attention, Dense, Depthwise
 from toolchain import cli, mixing, registry
 from toolchain.contest import reduce
@@ -36,15 +36,8 @@ SHARE = 0.6
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory):
-    """Noise of which one channel is brighter: the class."""
-    random = np.random.default_rng(0)
-    y = np.arange(360) % 3
-    x = random.integers(0, 120, (360, 3, 8, 8))
-    x[np.arange(360), y] += 100
-    path = tmp_path_factory.mktemp("colours") / "colours.npz"
-    np.savez(path, x=x.astype(np.uint8), y=y)
-    return path
+def images(tmp_path_factory):
+    return colours(tmp_path_factory.mktemp("colours") / "colours.npz", 360)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +83,8 @@ def equals_the_masked_original(model, out):
     return plan
 
 
-def test_methods_end_well_on_small_networks(models, colours, tmp_path, capfd):
-    record = compressed(models["residual"], colours, tmp_path / "out", "l0")
+def test_methods_end_well_on_small_networks(models, images, tmp_path, capfd):
+    record = compressed(models["residual"], images, tmp_path / "out", "l0")
     assert capfd.readouterr().err == ""
     plan = equals_the_masked_original(models["residual"], tmp_path / "out")
     assert plan.criterion == "l0"
@@ -101,9 +94,9 @@ def test_methods_end_well_on_small_networks(models, colours, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_on_every_kind_of_network(network, method, models, colours, tmp_path):
+def test_every_method_on_every_kind_of_network(network, method, models, images, tmp_path):
     formats = "onnx,coreml,tflite" if method == "bar" else "onnx"
-    record = compressed(models[network], colours, tmp_path / "out", method, formats=formats)
+    record = compressed(models[network], images, tmp_path / "out", method, formats=formats)
     plan = equals_the_masked_original(models[network], tmp_path / "out")
     assert not plan.changes_nothing
     assert plan.criterion == ("taylor" if method == "planner" else method)
@@ -112,17 +105,17 @@ def test_every_method_on_every_kind_of_network(network, method, models, colours,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["planner", "bar"])
-def test_branches_keep_channels_of_their_own(method, models, colours, tmp_path, capfd, monkeypatch):
+def test_branches_keep_channels_of_their_own(method, models, images, tmp_path, capfd, monkeypatch):
     """To the end, whatever it costs on so small a network: tied branches are said to cost more."""
     nats, out = iter([2.0, 1.0]), tmp_path / "out"
     monkeypatch.setattr(mixing, "damage_together", lambda *_: next(nats))
-    record = compressed(models["residual"], colours, out, method, "--connectivity", "always")
+    record = compressed(models["residual"], images, out, method, "--connectivity", "always")
     assert capfd.readouterr().err == ""
     said = [note for note in record["notes"] if note.startswith("mixed connectivity: ")]
     assert said == ["mixed connectivity: 1 nats against 2 with tied branches"]
     assert record["plan"]["connectivity"] == "mixed"
     plan = equals_the_masked_original(models["residual"], out)
-    again = [models["residual"], "--data", colours, "--apply", out / "plan.json", "--formats", "onnx"]
+    again = [models["residual"], "--data", images, "--apply", out / "plan.json", "--formats", "onnx"]
     again += ["--epochs", "0", "--runtime", "onnxruntime", "--precision", "fp32"]
     assert cli.main(["plan", *map(str, again), "--quiet", "--out", str(tmp_path / "again")]) == 0
     replayed = read_record(tmp_path / "again" / "report.json")
@@ -142,16 +135,16 @@ def test_branches_keep_channels_of_their_own(method, models, colours, tmp_path, 
         ),
     ],
 )
-def test_what_branches_cannot_do_is_refused(more, said, models, colours, tmp_path, capfd):
+def test_what_branches_cannot_do_is_refused(more, said, models, images, tmp_path, capfd):
     words = [models["residual"], "--budget-macs", "100k", "--out", tmp_path / "out"]
-    words += [colours if word == "DATA" else word for word in more]
+    words += [images if word == "DATA" else word for word in more]
     assert cli.compress([str(word) for word in words]) == 2
     assert said in "".join(capfd.readouterr())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plans_of_earlier_versions_tie_branches(models, colours, tmp_path, capfd):
-    compressed(models["residual"], colours, tmp_path / "out", "uniform")
+def test_plans_of_earlier_versions_tie_branches(models, images, tmp_path, capfd):
+    compressed(models["residual"], images, tmp_path / "out", "uniform")
     capfd.readouterr()
     path = tmp_path / "out" / "plan.json"
     record = json.loads(path.read_text())

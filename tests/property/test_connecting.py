@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from tests.networks import TOPOLOGIES, Block, randomised
+from tests.networks import TOPOLOGIES, Block
+from tests.oracle import EXACT, QUICK, captured_in_double, keeps, relative
 from toolchain.program.blocks import blocks, drop
 from toolchain.program.capture import capture, example_inputs, fingerprint
 from toolchain.program.channels import analyse, examine, widths
@@ -18,15 +19,6 @@ from toolchain.program.connecting import carried, completed, connected, loosened
 from toolchain.program.cost import cost, planned_cost
 from toolchain.program.ordering import arranged, movable, reordered
 from toolchain.program.rewrite import apply, mask
-
-LIMIT = 1e-11
-QUICK = settings(
-    max_examples=6,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-    database=None,
-)
 
 
 class Stage(nn.Module):
@@ -97,27 +89,12 @@ NETWORKS = {
 
 @functools.cache
 def captured(name):
-    network = randomised({**TOPOLOGIES, **NETWORKS}[name]())
-    return capture(network, (torch.randn(2, *network.shape, dtype=torch.float64),), name=name)
+    return captured_in_double({**TOPOLOGIES, **NETWORKS}[name](), name)
 
 
 @functools.cache
 def loose(name):
     return loosened(captured(name))
-
-
-@st.composite
-def keeps(draw, channels):
-    """Any kept set of any group, as many units each as have to stay."""
-    chosen = {}
-    for group in channels.groups:
-        units = st.sets(st.integers(0, group.size - 1), min_size=group.minimum, max_size=group.size)
-        chosen[group.name] = tuple(sorted(draw(units, label=group.name)))
-    return chosen
-
-
-def deviation(found, wanted):
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 def counted(keep):
@@ -135,8 +112,8 @@ def test_branches_with_channels_of_their_own_equal_the_masked_original(name, dat
     inputs = example_inputs(program, batch, seed=1)
     with torch.no_grad():
         wanted = masked.module(*inputs)
-        assert deviation(small.module(*inputs), wanted) < LIMIT
-        assert deviation(connected(program, keep).module(*inputs), wanted) < LIMIT, "in another order"
+        assert relative(small.module(*inputs), wanted) < EXACT
+        assert relative(connected(program, keep).module(*inputs), wanted) < EXACT, "in another order"
     counts = counted(completed(channels, keep))
     assert cost(small) == planned_cost(program, channels, counts) == cost(connected(program, keep))
     sizes = widths(program, channels)
@@ -156,7 +133,7 @@ def test_a_mixed_network_can_be_cut_again_and_exported(name, data):
     inputs = example_inputs(program, 2, seed=2)
     small = apply(once, again, keep)
     with torch.no_grad():
-        assert deviation(small.module(*inputs), mask(once, again, keep).module(*inputs)) < LIMIT
+        assert relative(small.module(*inputs), mask(once, again, keep).module(*inputs)) < EXACT
         exported = capture(small.module, example_inputs(small, 2), name=name)
         assert exported.inputs[0].shape[0] is None
         more = example_inputs(small, 5, seed=3)
@@ -176,7 +153,7 @@ def test_blocks_are_left_out_first(name, data):
     inputs = example_inputs(program, 2, seed=4)
     with torch.no_grad():
         wanted = mask(less, analyse(less), rest).module(*inputs)
-        assert deviation(connected(program, keep, dropped).module(*inputs), wanted) < LIMIT
+        assert relative(connected(program, keep, dropped).module(*inputs), wanted) < EXACT
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
@@ -190,7 +167,7 @@ def test_channels_in_another_order_compute_the_same(name, data):
     inputs = example_inputs(program, 2, seed=5)
     with torch.no_grad():
         moved = reordered(program, orders)
-        assert deviation(moved.module(*inputs), program.module(*inputs)) < LIMIT
+        assert relative(moved.module(*inputs), program.module(*inputs)) < EXACT
     assert analyse(moved) == analysis.channels
 
 

@@ -4,50 +4,25 @@ import functools
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.networks import TOPOLOGIES, randomised
+from tests.networks import TOPOLOGIES
+from tests.oracle import EXACT, QUICK, captured_in_double, keeps, relative
 from toolchain.program.capture import capture, example_inputs, fingerprint
 from toolchain.program.channels import analyse, widths
 from toolchain.program.cost import cost, layers, planned_cost
 from toolchain.program.rewrite import apply, mask
 
-LIMIT = 1e-11
-QUICK = settings(
-    max_examples=6,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-    database=None,
-)
-
 
 @functools.cache
 def captured(name):
-    network = randomised(TOPOLOGIES[name]())
-    return capture(network, (torch.randn(2, *network.shape, dtype=torch.float64),), name=name)
+    return captured_in_double(TOPOLOGIES[name](), name)
 
 
 @functools.cache
 def channels_of(name):
     return analyse(captured(name))
-
-
-@st.composite
-def keeps(draw, channels):
-    """Any kept set of any group, at least one unit each."""
-    chosen = {}
-    for group in channels.groups:
-        units = draw(
-            st.sets(st.integers(0, group.size - 1), min_size=1, max_size=group.size), label=group.name
-        )
-        chosen[group.name] = tuple(sorted(units))
-    return chosen
-
-
-def deviation(found, wanted):
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
@@ -60,7 +35,7 @@ def test_pruned_equals_masked_original(name, data, batch):
     small, masked = apply(program, channels, keep), mask(program, channels, keep)
     inputs = example_inputs(program, batch, seed=1)
     with torch.no_grad():
-        assert deviation(small.module(*inputs), masked.module(*inputs)) < LIMIT
+        assert relative(small.module(*inputs), masked.module(*inputs)) < EXACT
     counts = {group: len(units) for group, units in keep.items()}
     assert cost(small) == planned_cost(program, channels, counts)
     sizes = widths(program, channels)
@@ -80,7 +55,7 @@ def test_pruned_twice_equals_masked_once_pruned(name, data):
     inputs = example_inputs(program, 2, seed=2)
     with torch.no_grad():
         twice, masked = apply(once, again, keep).module(*inputs), mask(once, again, keep).module(*inputs)
-    assert deviation(twice, masked) < LIMIT
+    assert relative(twice, masked) < EXACT
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)

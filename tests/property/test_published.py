@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.networks import TOPOLOGIES, randomised
-from tests.oracle import deviation, prunable, pruned, results
+from tests.networks import TOPOLOGIES
+from tests.oracle import captured_in_double, deviation, prunable, pruned, results
 from tests.published import PUBLISHED
 from toolchain.contracts import Silent
 from toolchain.program.capture import capture, example_inputs, open_program, save_program, switch
@@ -26,8 +26,7 @@ CLASSIFIERS = ("Highway", "pre-activation ResNet", "WideResNet", "Inception-ResN
 
 @functools.cache
 def captured(name):
-    network = randomised(EVERY[name]())
-    return capture(network, (torch.randn(2, *network.shape).double(),), name=name)
+    return captured_in_double(EVERY[name](), name)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
