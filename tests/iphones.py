@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -367,28 +368,9 @@ def pymobiledevice3(phone: Phone, words: list[str]) -> int:
     return 0
 
 
-NUMBERS = [
-    "threads",
-    "core",
-    "trials",
-    "windows",
-    "turns",
-    "least",
-    "most",
-    "warmup",
-    "seed",
-    "pool",
-    "together",
-    "marks",
-    "placement",
-    "seconds",
-    "warmup_seconds",
-    "cadence_hz",
-    "max_celsius",
-    "cool_seconds",
-    "min_battery",
-    "deadline",
-]
+JOB_SWIFT = Path(__file__).parents[1] / "targets/iphone/Runner/Sources/Job.swift"
+NUMBERS = set(re.findall(r'"([a-z_]+)": -?\d', JOB_SWIFT.read_text(encoding="utf-8")))
+"""The numbers of a job that the app knows."""
 
 
 class Fault(Exception):

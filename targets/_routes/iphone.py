@@ -14,7 +14,7 @@ from targets._shared.devicectl import DeviceCtl
 from targets._shared.go_ios import GoIos
 from targets._shared.parity import parity_job
 from targets._shared.phone_runs import APP_VERSION, RUNNING, Handset
-from targets._shared.phone_tools import BUNDLE, Seen, Tool, device
+from targets._shared.phone_tools import BUNDLE, Seen, Tool, among, device
 from targets._shared.placement import placements
 from targets._shared.pymobile import PyMobile
 from targets._shared.runner import Job
@@ -195,11 +195,9 @@ def _open(rest: str) -> Phone:
                 hint=f"name one of {known}" if known else "plug one in, unlock it, and tap Trust",
             )
         rest = there[0].udid
-    seen = next((phone for phone in phones if phone.udid.lower() == rest.lower()), None)
-    if seen is None or seen.missing:
-        what = "is not there" if seen is None else f"needs {seen.missing}"
-        hint = "edgefit devices shows what is reached" if seen is None else seen.hint
-        raise DeviceError(f"{device(rest)} {what}", hint=hint)
+    seen = among(phones, rest)
+    if seen.missing:
+        raise DeviceError(f"{device(rest)} needs {seen.missing}", hint=seen.hint)
     return Phone(
         handset=Handset(tool=tool, udid=seen.udid, settings=settings_of(device(seen.udid))), seen=seen
     )

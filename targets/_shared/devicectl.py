@@ -9,10 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from targets._shared.phone_tools import DOCUMENTS, GoneError, Seen, ask, complaint, device
+from targets._shared.phone_tools import (
+    ASK_SECONDS,
+    COPY_SECONDS,
+    DOCUMENTS,
+    Seen,
+    among,
+    ask,
+    complaint,
+    device,
+)
 from toolchain.errors import DeviceError
-
-ASK_SECONDS, COPY_SECONDS = 60.0, 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +41,7 @@ class DeviceCtl:
 
     def require_ready(self, udid: str) -> None:
         """As `Tool.require_ready`. The list remembers phones that left; of its lock only a phone can tell."""
-        seen = next((phone for phone in self.phones() if phone.udid == udid), None)
-        if seen is None:
-            raise GoneError(f"{device(udid)} is not there", hint="edgefit devices shows what is reached")
+        seen = among(self.phones(), udid)
         if seen.missing:
             raise DeviceError(f"{device(udid)} needs {seen.missing}", hint=seen.hint)
         words = ["device", "info", "lockState", "--device", udid]

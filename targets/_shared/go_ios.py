@@ -11,10 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from targets._shared.phone_tools import DOCUMENTS, GoneError, Seen, ask, complaint, device
+from targets._shared.phone_tools import (
+    ASK_SECONDS,
+    COPY_SECONDS,
+    DOCUMENTS,
+    Seen,
+    among,
+    ask,
+    complaint,
+    device,
+)
 from toolchain.errors import DeviceError
-
-ASK_SECONDS, COPY_SECONDS = 60.0, 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +38,7 @@ class GoIos:
 
     def require_ready(self, udid: str) -> None:
         """As `Tool.require_ready`; go-ios does not tell of locks, starting the app does."""
-        if udid not in [phone.udid for phone in self.phones()]:
-            raise GoneError(f"{device(udid)} is not there", hint="edgefit devices shows what is reached")
+        among(self.phones(), udid)
         words = ["devmode", "get", f"--udid={udid}"]
         if self._answer(words, what="ask", name=device(udid)).get("DeveloperModeEnabled") is False:
             raise complaint(device(udid), "use", "developer mode")

@@ -17,6 +17,8 @@ from toolchain.errors import DeviceError
 
 BUNDLE: Final = "io.edgefit.runner"
 DOCUMENTS: Final = "Documents"
+ASK_SECONDS, COPY_SECONDS = 60.0, 900.0
+"""How long a tool may take to answer, and to send or fetch a file."""
 
 
 class GoneError(DeviceError):
@@ -170,6 +172,18 @@ def ask(command: Sequence[str], *, seconds: float) -> Done:
         raise DeviceError(f"cannot run {command[0]}: {error.strerror}") from error
     out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
     return Done(status=done.returncode, out=out, err=err)
+
+
+def among(phones: Sequence[Seen], udid: str) -> Seen:
+    """The phone of this identifier.
+
+    Raises:
+        GoneError: it is not among `phones`.
+    """
+    for phone in phones:
+        if phone.udid.lower() == udid.lower():
+            return phone
+    raise GoneError(f"{device(udid)} is not there", hint="edgefit devices shows what is reached")
 
 
 def device(udid: str) -> str:

@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from targets._shared.phone_tools import DOCUMENTS, GoneError, Seen, ask, complaint, device
+from targets._shared.phone_tools import (
+    ASK_SECONDS,
+    COPY_SECONDS,
+    DOCUMENTS,
+    Seen,
+    among,
+    ask,
+    complaint,
+    device,
+)
 from toolchain.errors import DeviceError
 
-ASK_SECONDS, COPY_SECONDS = 60.0, 900.0
 _FAILED: Final = re.compile(r"\bERROR\b|Traceback|^Error|Usage:", re.MULTILINE)
 
 
@@ -46,8 +54,7 @@ class PyMobile:
 
     def require_ready(self, udid: str) -> None:
         """As `Tool.require_ready`."""
-        if udid not in [phone.udid for phone in self.phones()]:
-            raise GoneError(f"{device(udid)} is not there", hint="edgefit devices shows what is reached")
+        among(self.phones(), udid)
         words = ["amfi", "developer-mode-status", "--udid", udid]
         if self._run(words, what="ask", name=device(udid)).strip() == "false":
             raise complaint(device(udid), "use", "developer mode")

@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -106,42 +106,19 @@ class Job:
         lines = ["edgefit.job/1"]
         lines += [f"library {e.runtime} {e.version} {e.sha256} {e.path}" for e in self.libraries]
         lines += [f"model {m.runtime} {m.sha256 or '-'} {m.path}" for m in self.models]
-        for key in (
-            "threads",
-            "core",
-            "trials",
-            "windows",
-            "turns",
-            "least",
-            "most",
-            "warmup",
-            "seed",
-            "pool",
-            "together",
-            "marks",
-            "placement",
-        ):
-            lines.append(f"{key} {getattr(self, key)}")
-        for key in (
-            "seconds",
-            "warmup_seconds",
-            "cadence_hz",
-            "max_celsius",
-            "cool_seconds",
-            "min_battery",
-            "deadline",
-        ):
-            lines.append(f"{key} {getattr(self, key):.9g}")
+        lines += [f"{key} {getattr(self, key)}" for key in _keys("int")]
+        lines += [f"{key} {getattr(self, key):.9g}" for key in _keys("float")]
         lines += ["cores " + ",".join(map(str, self.cores))] if self.cores else []
-        lines += [
-            f"{key} {path}"
-            for key in ("lock", "inputs", "outputs", "profile", "units")
-            if (path := getattr(self, key)) is not None
-        ]
+        lines += [f"{key} {path}" for key in _keys("str | None") if (path := getattr(self, key)) is not None]
         for line in lines:
             if "\n" in line or "\0" in line:
                 raise DeviceError(f"a path on the device holds a line break: {line!r}")
         return "\n".join(lines) + "\n"
+
+
+def _keys(kind: str) -> tuple[str, ...]:
+    """The keys of a job that are declared as `kind` above, in this order."""
+    return tuple(field.name for field in fields(Job) if field.type == kind)
 
 
 def native() -> str:

@@ -346,7 +346,6 @@ def test_interrupting_ends_the_app(reach, package):
 def test_a_tool_that_hangs_is_not_waited_for(reach, monkeypatch):
     phone = reach("ios")
     (phone.root / "bin/ios").write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr("targets._shared.go_ios.ASK_SECONDS", 0.2)
     monkeypatch.setattr("targets._shared.go_ios.GoIos._run.__kwdefaults__", {"seconds": 0.2})
     with pytest.raises(GoneError, match="did not answer within"):
         _open(UDID)
