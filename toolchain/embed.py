@@ -73,14 +73,11 @@ def embed(
     source = ""
     if chosen == "network":
         source, interface = _network(symbol, interface, model)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
-    written = _write_body(chosen, model, out, symbol, align, source)
     ending = _run_declared(symbol) if chosen == "network" else _data_declared(symbol, align)
     arena = [] if fit is None else [f"\n#define {symbol.upper()}_ARENA {fit['arena_bytes']}u"]
     header = "\n".join((*_header(symbol, size, digest, interface), *arena, *ending)) + "\n"
+    _make(out)
+    written = _write_body(chosen, model, out, symbol, align, source)
     # The header last: a build that depends on it finds the data there.
     place(out / f"{symbol}.h", lambda path: path.write_text(header, encoding="ascii"))
     return {
@@ -107,6 +104,13 @@ def _checked(model: Path, name: str | None, form: Form, align: int) -> str:
     if form == "network" and model.suffix != ".onnx":
         raise InputError(f"{model.name} cannot be turned into C", hint="--form network takes .onnx files")
     return symbol
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def _write_body(form: Form, model: Path, out: Path, symbol: str, align: int, network: str) -> tuple[str, ...]:

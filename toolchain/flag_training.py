@@ -29,6 +29,17 @@ def add_training(parser: Parser) -> None:
     group.add_argument(
         "--batch-size", type=at_least_one, default=known.batch_size, help=f"({known.batch_size})"
     )
+    _add_teacher(group, known)
+    _add_steps(group, known)
+    group.add_argument(
+        "--log", type=Path, metavar="FILE.csv", help="add a line for every epoch of any training"
+    )
+    group.add_argument("--no-augment", action="store_true", help="no random crops and flips of images")
+    group.add_argument("--resume", action="store_true", help="continue after an interruption")
+    group.add_argument("--finish", action="store_true", help="finish with the best epoch so far")
+
+
+def _add_teacher(group: argparse._ArgumentGroup, known: Training) -> None:
     group.add_argument(
         "--temperature",
         type=positive,
@@ -41,6 +52,10 @@ def add_training(parser: Parser) -> None:
         default=known.distil_weight,
         help=f"share of the teacher in the loss, 0-1 ({known.distil_weight})",
     )
+
+
+def _add_steps(group: argparse._ArgumentGroup, known: Training) -> None:
+    """What happens in a step: its rate, loss and gradient, and the average over steps."""
     group.add_argument(
         "--lr-schedule",
         choices=("cosine", "one-cycle"),
@@ -73,12 +88,6 @@ def add_training(parser: Parser) -> None:
         action="store_true",
         help="compute in bfloat16 where a GPU has it; nothing elsewhere",
     )
-    group.add_argument(
-        "--log", type=Path, metavar="FILE.csv", help="add a line for every epoch of any training"
-    )
-    group.add_argument("--no-augment", action="store_true", help="no random crops and flips of images")
-    group.add_argument("--resume", action="store_true", help="continue after an interruption")
-    group.add_argument("--finish", action="store_true", help="finish with the best epoch so far")
 
 
 def training_of(flags: argparse.Namespace) -> Training:

@@ -20,7 +20,7 @@ from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee_again, foreseen_contender
 from toolchain.mixing import better, loose_contender, loose_run, planned, tied_scores
 from toolchain.plain import to_plain
-from toolchain.planning import decide
+from toolchain.planning import with_model
 from toolchain.program.capture import fingerprint
 from toolchain.program.gating import Site, block_site, group_sites
 from toolchain.prune.plan import Limit
@@ -82,9 +82,7 @@ def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
     learner = learner_named(run.request)
     if learner is None or choice.plan.changes_nothing:
         return choice
-    absent = run.target.calibration is not None
-    if choice.contender is None and not absent:  # decided in an earlier run: the model is found anew
-        choice = decide(run, baseline, whole_allowed=False)
+    choice = with_model(run, baseline, choice)
     contender = choice.contender or foreseen_contender(run, choice.combination)
     shape = (choice.ground or ground_of(run)).shape
     loose = None if run.request.connectivity == "tied" else loose_run(run)

@@ -18,7 +18,7 @@ from toolchain.damage import Damages, damage_together, measure_damages
 from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee_again
 from toolchain.outlook import outlook
-from toolchain.planning import decide
+from toolchain.planning import with_model
 from toolchain.prune.plan import Counts
 from toolchain.prune.unions import unions_of
 from toolchain.resources import BLOCK, Shape, shape_of
@@ -73,9 +73,7 @@ def mixed(run: Run, baseline: Baseline, choice: Choice) -> Choice:
     loose = loose_run(run)
     if loose is None:
         return choice
-    if choice.contender is None and run.target.calibration is None:
-        # Decided in an earlier run: the latency model is found anew.
-        choice = decide(run, baseline, whole_allowed=False)
+    choice = with_model(run, baseline, choice)
     shape = shape_of(loose)
     found = planned(run, loose, choice, shape, measure_damages(loose, shape))
     return choice if found is None else better(run, choice, found)

@@ -121,6 +121,16 @@ def decide(run: Run, baseline: Baseline, *, whole_allowed: bool = True) -> Choic
     return close_loop(best.run, best.contender, best.ground, reason=reason, candidates=(*rows, *passed_over))
 
 
+def with_model(run: Run, baseline: Baseline, choice: Choice) -> Choice:
+    """The choice with its latency model, to go on from: one of an earlier run is decided anew to find it.
+
+    On a target without a device there is none.
+    """
+    if choice.contender is None and run.target.calibration is None:
+        return decide(run, baseline, whole_allowed=False)
+    return choice
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
     """A contender at one input size with its best plan; `damage` is all that the plan costs."""
