@@ -20,8 +20,6 @@ from pathlib import Path
 UDID = "00001234-0001234A3C03401E"
 OTHER = "00008140-000278EC3E87001C"
 FLUTTER = "flutter/flutter, packages/flutter_tools/test/general.shard/ios/core_devices_test.dart"
-GO_IOS = "danielpaulus/go-ios"
-PMD3 = "doronz88/pymobiledevice3"
 
 # What devicectl writes into its JSON file. Source: FLUTTER, the parts of one device put together; lockState:
 # public test data of several programs that drive devicectl (keys passcodeRequired, unlockedSinceBoot).

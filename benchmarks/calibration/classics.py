@@ -92,20 +92,6 @@ class MobileNetSSD(nn.Module):
         return self.heads(maps)
 
 
-class Fire(nn.Module):
-    """SqueezeNet's module."""
-
-    def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(inputs, squeeze, 1)
-        self.one = nn.Conv2d(squeeze, expand, 1)
-        self.three = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.squeeze(x).relu()
-        return torch.cat([self.one(x).relu(), self.three(x).relu()], 1)
-
-
 class ShuffleUnit(nn.Module):
     """ShuffleNet v1's unit with three groups."""
 

@@ -17,7 +17,7 @@ from toolchain.program.capture import capture, example_inputs, fingerprint
 from toolchain.program.channels import analyse, examine, widths
 from toolchain.program.connecting import carried, completed, connected, loosened
 from toolchain.program.cost import cost, planned_cost
-from toolchain.program.ordering import arranged, movable, reordered
+from toolchain.program.ordering import _moves, _permuted, arranged, movable
 from toolchain.program.rewrite import apply, mask
 
 
@@ -162,11 +162,11 @@ def test_blocks_are_left_out_first(name, data):
 def test_channels_in_another_order_compute_the_same(name, data):
     program = captured(name)
     analysis = examine(program)
-    groups = [g for n, g in enumerate(analysis.channels.groups) if movable(analysis, n)]
-    orders = {g.name: data.draw(st.permutations(range(g.size)), label=g.name) for g in groups}
+    groups = {n: g for n, g in enumerate(analysis.channels.groups) if movable(analysis, n)}
+    orders = {n: data.draw(st.permutations(range(g.size)), label=g.name) for n, g in groups.items()}
     inputs = example_inputs(program, 2, seed=5)
     with torch.no_grad():
-        moved = reordered(program, orders)
+        moved = _permuted(program, _moves(analysis, orders))
         assert relative(moved.module(*inputs), program.module(*inputs)) < EXACT
     assert analyse(moved) == analysis.channels
 

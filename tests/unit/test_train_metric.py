@@ -66,20 +66,6 @@ def test_limit_takes_exactly_so_many_samples(data, limit, used):
     assert score.value == pytest.approx(100 * float(right))
 
 
-def test_one_batch_is_judged_in_chunks_with_the_same_result():
-    torch.manual_seed(0)
-    inputs, target = torch.randn(600, 5), torch.randint(5, (600,))
-    seen = []
-
-    def network(x):
-        seen.append(len(x))
-        return x
-
-    assert TOP1.of_batch(network, (inputs,), target) == pytest.approx(TOP1.mean((inputs,), target))
-    assert sum(seen) == 600
-    assert max(seen) < 600
-
-
 def test_own_function_may_return_the_mean_or_one_value_a_sample(data, mine):
     hits = resolve(f"{mine}:hits")
     assert evaluate(identity, data, hits, batch_size=5).value == pytest.approx(7 / 23)

@@ -59,8 +59,8 @@ def _labelled(content: bytes, program: Program, metadata: Mapping[str, str]) -> 
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    graph.inputs = _renamed(signature.inputs, [s.name for s in program.inputs], "args_", schema, graph)
-    graph.outputs = _renamed(signature.outputs, [s.name for s in program.outputs], "output_", schema, graph)
+    graph.inputs = _renamed(signature.inputs, [s.name for s in program.inputs], "args_")
+    graph.outputs = _renamed(signature.outputs, [s.name for s in program.outputs], "output_")
     kept = [entry for entry in model.metadata or [] if entry.name.decode() not in metadata]
     for key in sorted(metadata):
         buffer, entry = schema.BufferT(), schema.MetadataT()
@@ -74,7 +74,7 @@ def _labelled(content: bytes, program: Program, metadata: Mapping[str, str]) -> 
     return bytes(builder.Output())
 
 
-def _renamed(entries: Any, names: list[str], prefix: str, schema: Any, graph: Any) -> list[int]:
+def _renamed(entries: Any, names: list[str], prefix: str) -> list[int]:
     """Name the signature's entries; the tensors in the program's order.
 
     Raises:

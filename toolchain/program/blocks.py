@@ -40,7 +40,7 @@ def blocks(program: Program) -> tuple[Block, ...]:
     found: list[Block] = []
     for node in program.module.graph.nodes:
         if node.target in _ADDITIONS and len(node.args) >= 2 and _same_shape(node):
-            sides = [side for operand in (0, 1) if (side := _branch(program, node, operand)) is not None]
+            sides = [side for operand in (0, 1) if (side := _branch(node, operand)) is not None]
             if sides:
                 found.append(max(sides, key=lambda b: (_weighted(program, b), b.operand == 0)))
     return _distinct(found)
@@ -85,7 +85,7 @@ def _same_shape(node: Node) -> bool:
     return bool(str(shapes[0]) == str(shapes[1])) and bool(node.kwargs.get("alpha", 1) == 1)
 
 
-def _branch(program: Program, addition: Node, operand: int) -> Block | None:
+def _branch(addition: Node, operand: int) -> Block | None:
     """What dies when `operand` of the addition is dropped; None when that holds no weighted layer."""
     start, trunk = addition.args[operand], addition.args[1 - operand]
     assert isinstance(start, Node)

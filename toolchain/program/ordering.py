@@ -47,18 +47,6 @@ def arranged(program: Program, keep: Keep, by: Keep) -> tuple[Program, dict[str,
     return _permuted(program, moves), moved
 
 
-def reordered(program: Program, orders: Mapping[str, Sequence[int]]) -> Program:
-    """The program whose unit u of group g is what unit `orders[g][u]` was, in all parameters at once.
-
-    Args:
-        program: whose additions tie their branches; not changed.
-        orders: permutations by name, of groups that are `movable`.
-    """
-    analysis = examine(program)
-    numbers = {group.name: number for number, group in enumerate(analysis.channels.groups)}
-    return _permuted(program, _moves(analysis, {numbers[n]: list(order) for n, order in orders.items()}))
-
-
 def movable(analysis: Analysis, number: int) -> bool:
     """Whether a group's units can change places: they lie alike in all tensors, no layer slides over them."""
     tracing = analysis.tracing

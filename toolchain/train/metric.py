@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from toolchain.train.confusion import IGNORED, SUMMARIES, confusion
 from toolchain.values import Program
 
 Runner = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
-_CHUNK: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +48,6 @@ class Metric:
     def lost(self, before: float, after: float) -> float:
         """How much worse `after` is than `before`, whichever direction is better; negative for a gain."""
         return before - after if self.higher_is_better else after - before
-
-    def of_batch(self, network: Callable[..., Any], inputs: tuple[Tensor, ...], target: Tensor) -> float:
-        """The metric of `network(*inputs)` over these samples, computed in chunks without gradients."""
-        total = 0.0
-        with torch.no_grad():
-            for start in range(0, len(target), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                outputs = as_tuple(network(*(x[part] for x in inputs)))
-                total += self.mean(outputs, target[part]) * len(target[part])
-        return total / len(target)
 
 
 @dataclass(frozen=True, kw_only=True)
