@@ -66,8 +66,9 @@ class Device:
         return found
 
     def _left(self):
+        own = (b"edgefit", b"guard", b"tegrastats")
         processes = self.space.processes().items()
-        running = [f"{pid}: {line!r}" for pid, line in processes if b"edgefit" in line or b"guard" in line]
+        running = [f"{pid}: {line!r}" for pid, line in processes if any(word in line for word in own)]
         return [str(p) for p in (*self.folder.glob("runs/*"), *self.folder.glob("settings"))] + running
 
     def program(self, name, text):

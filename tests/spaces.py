@@ -6,6 +6,7 @@ too. Everything else that can be written is in memory and gone with the namespac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -96,11 +97,13 @@ class Space:
 
     def end(self) -> None:
         """Nothing of the device is left."""
-        for pid in [pid for pid in self.processes() if pid != self.pid] + [self.pid]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        # Until there are none: what is killed may have started something since it was looked at.
+        while others := [pid for pid in self.processes() if pid != self.pid]:
+            for pid in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        self._holder.kill()
         self._holder.wait()
 
 

@@ -102,15 +102,13 @@ fail() {{ echo "$1 cannot be set: is it there, and are you allowed to?" >> "$run
 : > restore
 {script}
 cd "$run" || {{ put_back; exit 1; }}
-watcher=
 if command -v tegrastats > /dev/null 2>&1; then
-  tegrastats --interval 1000 > {tegrastats} 2> /dev/null &
-  watcher=$!
+  (trap - TERM; exec tegrastats --interval 1000) > {tegrastats} 2> /dev/null &
+  echo "grep -q tegrastats /proc/$!/cmdline && kill $!" >> {held}/restore
 fi
 (trap - TERM; exec {command}) > /dev/null 2>> err &
 echo $! > pid
 wait $!
-[ -z "$watcher" ] || kill "$watcher" 2> /dev/null
 put_back
 """
 # Held by a guard that lives: busy. Held by one that was killed: what it set is put back first.

@@ -149,6 +149,7 @@ def test_what_a_killed_guard_has_left_is_put_back_by_the_next_connection(board, 
         assert is_set(kernel.values())
     device(kernel, Settings()).bench([model], SHORT, Silent())
     assert kernel.values() == before
+    assert board.left() == []
 
 
 def test_what_may_not_be_set_is_told_and_the_rest_put_back(board, kernel, model):
