@@ -22,7 +22,7 @@ SERIAL = "127.0.0.1:5555"
 TOOLS = "/usr/lib/android-sdk/platform-tools"
 ENVIRONMENT = ("/usr/bin/env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin")
 ALONE = "ADB_EMU=0"
-"""Without it adb takes what listens at 5555 for an emulator, besides (a limit on its ports: seldom, still)."""
+"""Without it adb takes what listens at 5555 for an emulator besides (a limit on its ports: seldom, still)."""
 DUMPSYS = """case $1 in
   battery) cat /mnt/battery;;
   thermalservice) cat /mnt/thermal;;
