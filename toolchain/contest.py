@@ -128,6 +128,7 @@ def as_plan(run: Run, contender: Contender, solution: Solution, ground: Ground) 
         gap=solution.gap,
         seed=run.request.seed,
         resize=run.resize,
+        inputs=run.view,
         in_float=contender.in_float,
         connectivity="mixed" if run.program.loose else "tied",
     )

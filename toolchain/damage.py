@@ -23,7 +23,6 @@ from toolchain import registry
 from toolchain.contracts import Criterion, Evidence
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
-from toolchain.program.resize import fronted, image_size
 from toolchain.program.slices import positions
 from toolchain.prune.plan import Axis, levels, width_axis
 from toolchain.prune.variety import varied
@@ -119,10 +118,8 @@ def damage_together(run: Run, program: Program) -> float:
     """
     whole = run.origin or run
     assert whole.data is not None
-    if run.origin is not None:
-        program = fronted(program, image_size(whole.program))
     with run.stage("Damage of size and cuts together", "plan"):
-        network, _ = adaptive(program)
+        network, _ = adaptive(run.facing(program))
         found = divergence_of(lambda x: as_tuple(network(*x)), whole.program, judged(whole.data))
     return max(found, LEAST)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from toolchain import __version__
 from toolchain.baseline import Baseline
 from toolchain.closing import Choice
+from toolchain.input_view import described
 from toolchain.outlook import Outlook
 from toolchain.plain import to_plain
 from toolchain.program.capture import fingerprint
@@ -150,6 +151,7 @@ def _plan(choice: Choice) -> dict[str, Any]:
         "in_float": [name.removesuffix(".weight") for name in plan.in_float],
         "connectivity": plan.connectivity,
         "resize": None if plan.resize is None else [list(image_size(run.given)), list(plan.resize)],
+        "inputs": None if plan.inputs is None else {**to_plain(plan.inputs), "text": described(plan.inputs)},
         "reason": choice.reason,
         "cost": to_plain(cost(choice.program)),
         "widths": widths,

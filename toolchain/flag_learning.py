@@ -6,7 +6,7 @@ import argparse
 
 from toolchain import registry
 from toolchain.flag_parser import Parser
-from toolchain.flag_values import not_negative_integer
+from toolchain.flag_values import not_negative, not_negative_integer
 from toolchain.values import Learning
 
 
@@ -34,8 +34,21 @@ def add_learning(parser: Parser) -> None:
         default=known.transition,
         help=f"how a method's budget moves from the whole network to the limit ({known.transition})",
     )
+    group.add_argument(
+        "--input-price",
+        type=not_negative,
+        default=known.price,
+        metavar="NATS",
+        help="what the whole input is worth to --method data: a part that matters less than its share leaves "
+        f"the network ({known.price:g})",
+    )
 
 
 def learning_of(flags: argparse.Namespace) -> Learning:
     """The settings among the flags."""
-    return Learning(method=flags.method, epochs=flags.method_epochs, transition=flags.transition)
+    return Learning(
+        method=flags.method,
+        epochs=flags.method_epochs,
+        transition=flags.transition,
+        price=flags.input_price,
+    )

@@ -22,11 +22,13 @@ from toolchain.mixing import better, loose_contender, loose_run, planned, tied_s
 from toolchain.plain import to_plain
 from toolchain.planning import with_model
 from toolchain.program.capture import fingerprint
+from toolchain.program.entrance import entrance
 from toolchain.program.gating import Site, block_site, group_sites
 from toolchain.prune.plan import Limit
 from toolchain.prune.tangents import Usage
 from toolchain.resources import BLOCK, Shape, shape_of
 from toolchain.run import Run
+from toolchain.seeing import on_a_part, partly_seeing, watching
 from toolchain.train.learning import Learned, learn
 from toolchain.train.lesson import Learner, Lesson, Verdicts
 from toolchain.values import Channels, Program, Request
@@ -72,6 +74,17 @@ def learner_named(request: Request) -> Learner | None:
     return found
 
 
+def require_parts(request: Request, program: Program) -> None:
+    """Refuse a method that removes parts of the input where nothing of it can go.
+
+    Raises:
+        UnsupportedError: says why.
+    """
+    learner = learner_named(request)
+    if learner is not None and learner.inputs:
+        entrance(program)
+
+
 def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
     """The choice after learning; the one handed in where the planner was asked for or nothing has to go.
 
@@ -80,9 +93,9 @@ def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
         Interrupted: Ctrl-C; finished epochs are kept.
     """
     learner = learner_named(run.request)
-    if learner is None or choice.plan.changes_nothing:
+    if learner is None or (choice.plan.changes_nothing and not learner.inputs):
         return choice
-    choice = with_model(run, baseline, choice)
+    given, choice = choice, with_model(run, baseline, choice)
     contender = choice.contender or foreseen_contender(run, choice.combination)
     shape = (choice.ground or ground_of(run)).shape
     loose = None if run.request.connectivity == "tied" else loose_run(run)
@@ -92,11 +105,19 @@ def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
         contender = loose_contender(contender, run.channels, loose.channels, whole)
     bounds = limits(run, contender, whole)
     lesson = lesson_of(pupil.program, pupil.channels, whole, bounds, run.request.learning.transition)
+    if learner.inputs:
+        lesson = watching(lesson, run.request.learning.price)
     found = _learned(pupil, learner, lesson, choice)
     if found is None:
         run.notes.append(f"--method {learner.name}: nothing learned yet, the planner's choice is taken")
-        return choice
+        return given if given.plan.changes_nothing else choice
     damages = _damages(learner, found.verdicts, run.request)
+    if learner.inputs:
+        found, part = partly_seeing(run, lesson, found)
+        if part is not None:
+            return on_a_part(part, baseline, choice, found, damages)
+        if given.plan.changes_nothing:
+            return given
     if loose is None:
         return _tied(run, choice, found, Ground(shape=shape, damages=damages, widths=found.verdicts.widths))
     wiser = replace(loose, program=found.program, learned_from=run.program, kept={})
@@ -126,7 +147,8 @@ def settled(run: Run, choice: Choice) -> Choice:
     """The choice with the divergence of the learned, cut network from the original as its damage."""
     if choice.run.learned_from is None or run.data is None:
         return choice
-    return replace(choice, plan=replace(choice.plan, damage=damage_together(run, choice.program)))
+    end = run if choice.run.origin is None else replace(choice.run, origin=run)
+    return replace(choice, plan=replace(choice.plan, damage=damage_together(end, choice.program)))
 
 
 def lesson_of(

@@ -24,7 +24,7 @@ from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee
-from toolchain.learning import PLANNER, learned, learner_named, settled
+from toolchain.learning import PLANNER, learned, learner_named, require_parts, settled
 from toolchain.load import load
 from toolchain.mixing import mixed, require_mixable
 from toolchain.outlook import Absent, Outlook, outlook, unmeasured_baseline, with_calibration
@@ -123,6 +123,7 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
             data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
         program = replace(program, classes=program.classes or data.classes)
     program, data, special = specialised(request, program, data)
+    require_parts(request, program)
     with clocked(seconds, "capture"):
         progress.stage("Analysing the channels")
         channels = analyse(program)

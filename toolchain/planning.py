@@ -35,7 +35,7 @@ from toolchain.program.cost import layers
 from toolchain.prune.plan import Solution
 from toolchain.prune.planfile import check_plan, plan_text, read_plan
 from toolchain.run import Run
-from toolchain.sizing import at_size, smaller_runs
+from toolchain.sizing import at_size, at_view, smaller_runs
 from toolchain.values import PrunePlan
 from toolchain.whole import unpruned_choice
 
@@ -129,6 +129,18 @@ def with_model(run: Run, baseline: Baseline, choice: Choice) -> Choice:
     if choice.contender is None and run.target.calibration is None:
         return decide(run, baseline, whole_allowed=False)
     return choice
+
+
+def decide_on_part(run: Run, baseline: Baseline, reason: str) -> Choice:
+    """The least damaging way under the budget for a run whose input is a part of the baseline's.
+
+    Raises:
+        BudgetError: no way was found.
+    """
+    entries = _entries(run, _smaller_baseline(run, baseline))
+    best = _least_damaging(entries)
+    rows = tuple(_row(entry, baseline, chosen=entry is best) for entry in entries)
+    return close_loop(run, best.contender, best.ground, reason=reason, candidates=rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,8 +256,8 @@ def replay(run: Run, path: Path) -> Choice:
         InputError: unreadable, or made for another network, runtime or precision.
     """
     plan = read_plan(path)
-    fits = plan.resize is None or plan.program == fingerprint(run.program)
-    sized = at_size(run, plan.resize) if fits else run
+    fits = (plan.resize is None and plan.inputs is None) or plan.program == fingerprint(run.program)
+    sized = at_view(at_size(run, plan.resize), plan.inputs) if fits else run
     if plan.connectivity == "mixed":
         sized = untied(sized)
     check_plan(plan, fingerprint(run.program), sized.channels)

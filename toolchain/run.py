@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 from toolchain.assembly import Material, build
 from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Target
+from toolchain.input_view import InputView
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
-from toolchain.program.resize import image_size
+from toolchain.program.entrance import seeing_whole
+from toolchain.program.resize import fronted, image_size
 from toolchain.reaching import Reached
 from toolchain.stages import Stages
 from toolchain.train.metric import Metric, Score
@@ -29,7 +31,8 @@ class Run:
     """What every step of one run shares. `seconds` and `notes` are the run's log; all else is fixed.
 
     `kept` holds what `once` has made; the cases of a front share it. `origin` is the run at the network's own
-    input size, where this one is at a smaller one. `reached` is the device that was asked for by name.
+    input size, where this one is at a smaller one, or sees what `view` leaves of the input. `reached` is the
+    device that was asked for by name.
     `learned_from` is the network as handed in where `program` is what it became while it learned what to
     remove.
     """
@@ -50,6 +53,7 @@ class Run:
     origin: Run | None = None
     reached: Reached | None = None
     learned_from: Program | None = None
+    view: InputView | None = None
 
     def runtime(self, name: str) -> Runtime:
         """The target's runtime called `name`."""
@@ -64,7 +68,15 @@ class Run:
     @property
     def resize(self) -> tuple[int, int] | None:
         """(height, width) of the input where it is not the network's own."""
-        return None if self.origin is None else image_size(self.program)
+        return None if self.origin is None or self.view is not None else image_size(self.program)
+
+    def facing(self, program: Program) -> Program:
+        """A program for this run's input behind what makes that of the whole one."""
+        if self.origin is None:
+            return program
+        if self.view is not None:
+            return seeing_whole(program, self.view)
+        return fronted(program, image_size(self.origin.program))
 
     def once(self, name: object, make: Callable[[], T]) -> T:
         """What `make` gives, made once for a network and a target; the budget's amount has no part in it."""

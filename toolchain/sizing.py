@@ -1,20 +1,27 @@
-"""The same run on smaller images: network, data and calibration samples of another input size."""
+"""The same run on a smaller input: network, data and samples of another size, or of a part of it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
 from toolchain.assembly import material_of
 from toolchain.errors import UnsupportedError
+from toolchain.input_view import InputView, described
+from toolchain.plain import to_plain
 from toolchain.program.channels import analyse
+from toolchain.program.entrance import narrowed
 from toolchain.program.resize import image_size, require_smaller, resized, smaller_sizes
 from toolchain.run import Run
 from toolchain.train.reduced import Reduced
+from toolchain.train.viewed import Viewed
 from toolchain.values import Program
 
 SOURCE: Final = "edgefit.source"
+VIEWED: Final = "edgefit.input"
+"""The entry in a file's metadata that says what of the input is handed over, after preprocessing."""
 
 
 def require_sizes(program: Program, asked: float | tuple[tuple[int, int], ...] | None) -> None:
@@ -48,6 +55,27 @@ def at_size(run: Run, size: tuple[int, int] | None) -> Run:
     data = None if run.data is None else Reduced(data=run.data, size=size)
     material = material_of(program, data, run.material.metadata[SOURCE])
     return replace(run, program=program, channels=channels, data=data, material=material, origin=run)
+
+
+def at_view(run: Run, view: InputView | None) -> Run:
+    """`run` for a network that is handed what `view` leaves of its input; itself where that is None.
+
+    Raises:
+        InputError: not a view of this network's input.
+        UnsupportedError: the network does not allow the size of the crop.
+    """
+    if view is None:
+        return run
+    with run.stage(f"The network for a part of its input: {described(view)}", "capture"):
+        program = narrowed(run.program, view)
+        channels = analyse(program)
+    data = None if run.data is None else Viewed(data=run.data, view=view)
+    material = material_of(program, data, run.material.metadata[SOURCE])
+    entry = {VIEWED: json.dumps({**to_plain(replace(view, nats=(), block_nats=())), "text": described(view)})}
+    material = replace(material, metadata={**material.metadata, **entry})
+    return replace(
+        run, program=program, channels=channels, data=data, material=material, origin=run, view=view
+    )
 
 
 def smaller_runs(run: Run) -> Iterator[Run]:

@@ -12,11 +12,11 @@ from toolchain.damage import SCORED, criterion_named
 from toolchain.errors import InputError
 from toolchain.plain import to_plain
 from toolchain.program.capture import fingerprint
-from toolchain.program.resize import fronted, image_size, with_state
+from toolchain.program.resize import with_state
 from toolchain.run import Run
 from toolchain.train.gradual import Cut, Removal
 from toolchain.train.loop import FineTuned, fine_tune
-from toolchain.values import Program, Request
+from toolchain.values import Request
 
 DEEP, DEEP_LR, SHALLOW_LR = 0.5, 0.05, 0.01
 """Nats of damage from which on the learning rate is the higher one: little damage needs little change."""
@@ -52,8 +52,8 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
 
     Where a schedule removed the units on the way, the choice that comes back has the plan that came of it:
     the same widths and blocks, and so the same latency, but perhaps other units. `run` is the run at the
-    network's own input size: at it the original sees the images, and a network for smaller ones sees them
-    reduced.
+    network's own input: at it the original sees the images, and a network for smaller ones, or for a part of
+    them, sees them reduced.
     """
     request = run.request
     if run.data is None or choice.plan.changes_nothing or request.training.epochs == 0:
@@ -69,7 +69,7 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
     folder = run.stages.folder("training", [start, run.data.fingerprint(), repr(training)])
     with run.stage("Fine-tuning", "fine-tune"):
         tuned = fine_tune(
-            _seeing_whole(run, choice.program, choice),
+            choice.run.facing(choice.program),
             teacher=run.program,
             data=run.data,
             metric=run.metric,
@@ -84,15 +84,12 @@ def tune(run: Run, choice: Choice) -> tuple[Choice, FineTuned | None]:
     if tuned.cut is not None:
         plan = replace(choice.plan, keep=tuned.cut.keep)
         choice = replace(choice, plan=plan, program=reduce(choice.run.program, choice.run.channels, plan))
-    if choice.plan.resize is not None:
-        run.notes.append("fine-tuning: the original sees the images at its own size, the result reduced")
+    if choice.run.origin is not None:
+        less = "the images at its own size, the result reduced"
+        seen = less if choice.run.view is None else "the whole input, the result a part of it"
+        run.notes.append(f"fine-tuning: the original sees {seen}")
         tuned = replace(tuned, program=with_state(choice.program, tuned.program.module))
     return choice, tuned
-
-
-def _seeing_whole(run: Run, program: Program, choice: Choice) -> Program:
-    """The program, behind a reduction of the original's images where it takes smaller ones."""
-    return program if choice.plan.resize is None else fronted(program, image_size(run.program))
 
 
 def _removal(run: Run, choice: Choice, data: Data) -> Removal | None:
@@ -101,7 +98,7 @@ def _removal(run: Run, choice: Choice, data: Data) -> Removal | None:
     if _at_once(schedule) or not (choice.plan.keep or choice.plan.dropped):
         return None
     return Removal(
-        original=_seeing_whole(run, choice.run.program, choice),
+        original=choice.run.facing(choice.run.program),
         channels=choice.run.channels,
         final=Cut(keep=choice.plan.keep, dropped=choice.plan.dropped),
         schedule=schedule,
@@ -135,4 +132,4 @@ def _note(run: Run, tuned: FineTuned) -> None:
 def _cut(choice: Choice) -> list[object]:
     """What a plan removes, without what it was estimated to save."""
     plan = choice.plan
-    return [plan.program, to_plain(plan.keep), list(plan.dropped), plan.resize]
+    return [plan.program, to_plain(plan.keep), list(plan.dropped), plan.resize, to_plain(plan.inputs)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolchain.input_view import InputView as InputView
 from toolchain.placement import Placement
 from toolchain.settings import Preprocessing as Preprocessing
 from toolchain.settings import Storage
@@ -254,7 +255,8 @@ class PrunePlan:
     be above the least possible one, relative to it, over the widths looked at; None: not known. `resize` is
     the new (height, width) of the input; `keep` and `dropped` then speak of the network captured at it.
     `in_float` names, by their weights, the layers that stay in float where the precision is `mixed`. Where
-    `connectivity` is mixed, `keep` speaks of groups of the network whose additions are loose.
+    `connectivity` is mixed, `keep` speaks of groups of the network whose additions are loose. `inputs` is
+    what of its input the network is handed where that is not all; `keep` then speaks of such a network.
     """
 
     program: str
@@ -271,11 +273,12 @@ class PrunePlan:
     resize: tuple[int, int] | None = None
     in_float: tuple[str, ...] = ()
     connectivity: Literal["tied", "mixed"] = "tied"
+    inputs: InputView | None = None
 
     @property
     def changes_nothing(self) -> bool:
         """Whether the network stays as it is."""
-        return not self.keep and not self.dropped and self.resize is None
+        return not self.keep and not self.dropped and self.resize is None and self.inputs is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,12 +311,14 @@ class Learning:
     """Pruning while training, before what is learned is cut and fine-tuned.
 
     `method` names a learner; `planner` prunes without training, by a criterion. `transition` is how the
-    budget moves from the whole network to its limit.
+    budget moves from the whole network to its limit. `price` is what the whole input is worth, in nats, to a
+    method that removes parts of it.
     """
 
     method: str = "planner"
     epochs: int = 10
     transition: str = "sigmoid"
+    price: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)

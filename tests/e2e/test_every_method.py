@@ -18,6 +18,7 @@ from toolchain.program.capture import capture, example_inputs, open_program, sav
 from toolchain.program.channels import analyse
 from toolchain.program.connecting import carried, loosened
 from toolchain.program.cost import cost
+from toolchain.program.entrance import narrowed
 from toolchain.program.rewrite import mask
 from toolchain.prune.planfile import read_plan
 from toolchain.report.record import read_record
@@ -70,6 +71,8 @@ def equals_the_masked_original(model, out):
     """The plan, carried out on the network as handed in, in float64."""
     program, plan = open_program(model), read_plan(out / "plan.json")
     program = replace(program, module=copy.deepcopy(program.module).double())
+    if plan.inputs is not None:
+        program = narrowed(program, plan.inputs)
     inputs = tuple(x.double() for x in example_inputs(program, 3))
     if plan.connectivity == "mixed":
         program = loosened(program)

@@ -16,6 +16,7 @@ from toolchain.program.cost import cost
 from toolchain.program.slices import energies
 from toolchain.prune.plan import Limit
 from toolchain.resources import BLOCK, shape_of
+from toolchain.train import budgeted
 from toolchain.train.gates import OPEN, SPREAD, Gates
 from toolchain.train.hard_concrete import survival
 from toolchain.train.learners import bar, l0
@@ -137,22 +138,22 @@ def test_the_penalty_grows_as_the_budget_moves_to_the_volume(program):
 
 def test_beyond_the_moving_budget_the_barrier_weighs_more_and_more_and_then_less_again(program):
     pressure = bar.LEARNER.begin(lesson(program, share=0.5))
-    module, weights = program.module, lambda: pressure.state()[bar.WEIGHTS][0][0]
+    module, weights = program.module, lambda: pressure.state()[budgeted.WEIGHTS][0][0]
     pressure.penalty(module, 0.0)
-    assert weights() == bar.STRENGTH
+    assert weights() == budgeted.STRENGTH
     for done in (0.6, 0.7, 0.8):
         pressure.penalty(module, done)
-    assert weights() == pytest.approx(bar.STRENGTH * math.exp(3 * bar.PATIENCE))
+    assert weights() == pytest.approx(budgeted.STRENGTH * math.exp(3 * budgeted.PATIENCE))
     state = pressure.state()
     for site in pressure.sites:
         state[site.name] = torch.full((site.size,), -9.0)
     pressure.restore(state)
     pressure.penalty(module, 0.9)
-    assert weights() == pytest.approx(bar.STRENGTH * math.exp(2 * bar.PATIENCE))
+    assert weights() == pytest.approx(budgeted.STRENGTH * math.exp(2 * budgeted.PATIENCE))
     fresh = bar.LEARNER.begin(lesson(program, share=0.5))
-    fresh.restore({**state, bar.WEIGHTS: ([bar.STRENGTH], 0.0)})
+    fresh.restore({**state, budgeted.WEIGHTS: ([budgeted.STRENGTH], 0.0)})
     fresh.penalty(module, 0.9)
-    assert fresh.state()[bar.WEIGHTS] == ([bar.STRENGTH], 0.9), "never less than at the start"
+    assert fresh.state()[budgeted.WEIGHTS] == ([budgeted.STRENGTH], 0.9), "never less than at the start"
 
 
 def test_a_limit_that_the_whole_network_holds_presses_nothing(program):

@@ -100,11 +100,16 @@ def examine(program: Program) -> Analysis:
     return known[1]
 
 
-def _traced(program: Program) -> Tracing:
+def examine_open(program: Program) -> Analysis:
+    """The analysis in which positions of the inputs' dimension 1 (channels, features) may go as well."""
+    return _grouped(_traced(program, open_inputs=True))
+
+
+def _traced(program: Program, *, open_inputs: bool = False) -> Tracing:
     """The labelled graph; additions that cannot stay loose tie their operands."""
     loose = frozenset(program.loose)
     while True:
-        tracing = trace(program.module, _RULES, pointwise.broadcast, loose)
+        tracing = trace(program.module, _RULES, pointwise.broadcast, loose, open_inputs=open_inputs)
         tracing.labels.settle()
         found = sound(tracing)
         if found == loose:

@@ -64,7 +64,11 @@ class Site:
 
 def group_sites(program: Program) -> tuple[Site, ...]:
     """One site for every group of the program's channel analysis, called like it, in order."""
-    analysis = examine(program)
+    return sites_of(program, examine(program))
+
+
+def sites_of(program: Program, analysis: Analysis) -> tuple[Site, ...]:
+    """One site for every group of this analysis of the program, in order."""
     listening, known = _roles(program.module)
     strict, ends = _multiplied(analysis), _ends(analysis)
     joining = {name for g in analysis.channels.merged for units in g.sources for name, _ in units}

@@ -309,9 +309,12 @@ _FITS: Final[Mapping[str, Callable[[Call, Shape, Shape, Shape], Shape | None]]] 
 
 
 def with_state(program: Program, trained: GraphModule) -> Program:
-    """A copy of `program` with the parameters and buffers of `trained`, which has them by the same names."""
-    module = switch(program, training=False)
-    module.load_state_dict(trained.state_dict())
+    """A copy of `program` with the parameters and buffers of `trained`, which has them by the same names.
+
+    `trained` may have more: constants of what it does with its input first.
+    """
+    module, state = switch(program, training=False), trained.state_dict()
+    module.load_state_dict({name: state[name] for name in module.state_dict()})
     return replace(program, module=module)
 
 

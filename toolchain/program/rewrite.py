@@ -43,6 +43,11 @@ def apply(program: Program, channels: Channels, keep: Keep) -> Program:
     """
     analysis = examine(program)
     _check(channels, analysis, keep)
+    return applied(program, analysis, keep)
+
+
+def applied(program: Program, analysis: Analysis, keep: Keep) -> Program:
+    """`apply` for groups of this analysis of the program; specs of inputs are left as they are."""
     cutting = _cutting(program, analysis, keep, sliced=True)
     for node in list(cutting.module.graph.nodes):
         call = call_of(node)
@@ -143,4 +148,4 @@ def _resized(cutting: Cutting, value: object, meta: Any, known: dict[Any, Tensor
     return known[key]
 
 
-__all__ = ["Keep", "apply", "mask"]
+__all__ = ["Keep", "applied", "apply", "mask"]

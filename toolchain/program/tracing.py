@@ -126,9 +126,17 @@ Rule = Callable[[Tracing, Call], Value]
 
 
 def trace(
-    module: GraphModule, rules: Mapping[str, Rule], pointwise: Rule, loose: Collection[str] = ()
+    module: GraphModule,
+    rules: Mapping[str, Rule],
+    pointwise: Rule,
+    loose: Collection[str] = (),
+    *,
+    open_inputs: bool = False,
 ) -> Tracing:
-    """Label every tensor of the graph. What reaches an output stays; so does what has no rule."""
+    """Label every tensor of the graph. What reaches an output stays; so does what has no rule.
+
+    Inputs stay too; where they are open, positions of their dimension 1 may go.
+    """
     tracing = Tracing(module=module, loose=frozenset(loose))
     for node in module.graph.nodes:
         if node.op == "get_attr":
@@ -137,6 +145,8 @@ def trace(
             for output in node.all_input_nodes:
                 axes = tracing.maybe(output)
                 tracing.freeze(axes, range(len(axes or ())), "reaches an output of the network")
+        elif node.op == "placeholder" and open_inputs:
+            tracing.values[node] = _entering(tracing, node)
         elif node.op == "placeholder":
             tracing.values[node] = _staying(tracing, node, f"{node.name}: an input of the network")
         else:
@@ -193,6 +203,12 @@ def _staying(tracing: Tracing, node: Node, reason: str = "") -> Value:
     if isinstance(value, list | tuple):
         return tuple(axes(v) for v in value)
     return axes(value)
+
+
+def _entering(tracing: Tracing, node: Node) -> Axes:
+    """An input whose dimension 1 (channels of an image, features) has a label for every position."""
+    shape = tracing.shape(node)
+    return tracing.yields(node, {1: tracing.labels.fresh(shape[1])} if len(shape) > 1 else {})
 
 
 def _tensor_inputs(node: Node) -> bool:

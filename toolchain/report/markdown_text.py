@@ -249,6 +249,8 @@ def origin(record: Record) -> list[tuple[str, str]]:
             resize = f", resized to {pre['resize'][0]} x {pre['resize'][1]}" if pre["resize"] else ""
             text = f"mean {pre['mean']}, std {pre['std']}{resize} ({pre['source']})"
             rows.append(("preprocessing", text))
+    if view := (record["plan"] or {}).get("inputs"):
+        rows.append(("handed to the network", f"{view['text']}, after preprocessing"))
     rows.append(("time by stage", ", ".join(f"{k} {words.seconds(v)}" for k, v in record["timings"].items())))
     rows.append(("made by", f"{tool['name']} {tool['version']}, {record['created']}"))
     return rows

@@ -19,6 +19,7 @@ from toolchain.report.record import (
     reference_measurement,
     samples_of,
 )
+from toolchain.report.saliency import saliency
 from toolchain.report.summary import cost_rows
 
 
@@ -35,6 +36,7 @@ def render_page(record: Record) -> str:
             *_budget(record),
             *_files(record),
             *_checks(record),
+            *_inputs(record),
             *_widths(record),
             *_decision(record),
             *_training(record),
@@ -218,6 +220,13 @@ def _checks(record: Record) -> Iterator[str]:
     ]
     heads = ("check", "of", "status", "value", "limit", "detail")
     yield from section("Checks", table(heads, rows, mark=2))
+
+
+def _inputs(record: Record) -> Iterator[str]:
+    view = (record["plan"] or {}).get("inputs")
+    if view is not None and (view["nats"] or view["block_nats"]):
+        caption = f"After preprocessing, the network is handed {view['text']}."
+        yield from section("What of the input is kept", saliency(view), caption)
 
 
 def _widths(record: Record) -> Iterator[str]:

@@ -133,7 +133,7 @@ def dropped(record: Mapping[str, Any]) -> str:
 
 def levers(record: Mapping[str, Any]) -> list[str]:
     """What was done besides narrowing layers: a smaller input, blocks left out, layers kept in float."""
-    return [text for text in (resized(record), dropped(record), in_float(record)) if text]
+    return [text for text in (resized(record), viewed(record), dropped(record), in_float(record)) if text]
 
 
 def in_float(record: Mapping[str, Any]) -> str:
@@ -147,6 +147,12 @@ def resized(record: Mapping[str, Any]) -> str:
     """`input 224 x 224 -> 160 x 160`; empty when the input keeps its size."""
     sizes = (record["plan"] or {}).get("resize")
     return f"input {image(sizes[0])} -> {image(sizes[1])}" if sizes else ""
+
+
+def viewed(record: Mapping[str, Any]) -> str:
+    """`of the input: channels 0, 2 of 3; rows 4-27 and ...`; empty when all of it is handed over."""
+    view = (record["plan"] or {}).get("inputs")
+    return f"of the input: {view['text']}" if view else ""
 
 
 def image(size: Sequence[int]) -> str:

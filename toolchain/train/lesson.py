@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.fx import GraphModule
 
+from toolchain.program.entrance import Entrance
 from toolchain.program.gating import Site
 from toolchain.values import Channels, Program
 
@@ -36,7 +37,8 @@ class Lesson:
 
     `sites` are the gates of all groups, then of the residual blocks that can have one; axes are called like
     their sites. `inside[block]` are the groups that lie wholly in that block's branch. `transition` is how a
-    moving budget moves.
+    moving budget moves. Where `entrance` is given, parts of the input may go too, each for less than its
+    share of `price` nats; the program is a masked one if pixels are among them.
     """
 
     program: Program
@@ -45,6 +47,8 @@ class Lesson:
     inside: Mapping[str, tuple[str, ...]]
     usage: Usage
     transition: str = "sigmoid"
+    entrance: Entrance | None = None
+    price: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +56,16 @@ class Verdicts:
     """What a network has learned about its parts: the damage of removing each unit and each block.
 
     Only units of one group have to be comparable where `widths` says how wide groups should be in proportion;
-    without it the damages decide on the widths, and are comparable between groups and blocks.
+    without it the damages decide on the widths, and are comparable between groups and blocks. `inputs` and
+    `squares` are the damages of leaving out parts of the input: of every site of the entrance, and of the
+    squares of an image, row by row.
     """
 
     scores: Mapping[str, tuple[float, ...]]
     blocks: Mapping[str, float]
     widths: Mapping[str, int] | None = None
+    inputs: Mapping[str, tuple[float, ...]] | None = None
+    squares: tuple[tuple[float, ...], ...] = ()
 
 
 class Pressure(Protocol):
@@ -100,7 +108,8 @@ class Learner:
 
     `begin` starts a lesson; None: nothing is learned, and `judge` gives the verdicts from the network and the
     criterion's scores. `distils`: the unpruned network is the teacher. `branches`: it can
-    learn with loose additions, of whose branches each has channels of its own.
+    learn with loose additions, of whose branches each has channels of its own. `inputs`: it removes parts of
+    the network's input, which its lesson then describes.
     """
 
     name: str
@@ -109,3 +118,4 @@ class Learner:
     judge: Callable[[Lesson, Mapping[str, tuple[float, ...]]], Verdicts] | None = None
     distils: bool = True
     branches: bool = False
+    inputs: bool = False
