@@ -38,7 +38,7 @@ def test_bar_holds_its_limit_and_its_plan_replays(few, tmp_path, capfd):
     assert plan["program"] == record["model"]["fingerprint"], "a plan is for the network as handed in"
     assert record["result"]["cost"]["macs"] <= 2_000_000
     assert record["verdict"] == "held"
-    assert record["request"]["learning"] ["method"] == "bar"
+    assert record["request"]["learning"]["method"] == "bar"
     assert any(note.startswith("bar: after 4 epochs") for note in record["notes"])
 
     again = [str(few[0]), "--data", str(few[1]), "--apply", str(tmp_path / "smaller" / "plan.json"), *FIXED]
