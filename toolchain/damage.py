@@ -24,14 +24,14 @@ from toolchain.contracts import Criterion, Evidence
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.program.slices import positions
-from toolchain.prune.plan import Axis, levels, width_axis
+from toolchain.prune.plan import FLOOR, Axis, levels, width_axis
 from toolchain.prune.variety import varied
 from toolchain.resources import BLOCK, Shape
 from toolchain.run import Run
 from toolchain.train.distil import distillation_loss
 from toolchain.train.metric import as_tuple
 from toolchain.train.reestimate import adaptive
-from toolchain.values import Block, Group, Program, Request
+from toolchain.values import PLANNER, Block, Group, Program, Request
 
 if TYPE_CHECKING:
     from toolchain.contracts import Batch, Data
@@ -125,9 +125,15 @@ def damage_together(run: Run, program: Program) -> float:
 
 
 def axes_of(run: Run, damages: Damages, align: int) -> tuple[Axis, ...]:
-    """The solver's axes: every group's width, and every block whose damage is known."""
+    """The solver's axes: every group's width, and every block whose damage is known.
+
+    Where no time is limited, a method that judges channel by channel is followed to the channel.
+    """
+    floor = FLOOR
+    if run.request.learning.method != PLANNER and run.request.budget.ms is None:
+        align, floor = 1, 0.0
     found = [
-        width_axis(group, damages.scores[group.name], align, scale=damages.scale.get(group.name, 1.0))
+        width_axis(group, damages.scores[group.name], align, damages.scale.get(group.name, 1.0), floor)
         for group in run.channels.groups
     ]
     found += [Axis(name=BLOCK + n, levels=(1, 0), damage=(0.0, nats)) for n, nats in damages.blocks.items()]

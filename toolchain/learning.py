@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from toolchain import registry
 from toolchain.baseline import Baseline
@@ -31,10 +30,7 @@ from toolchain.run import Run
 from toolchain.seeing import on_a_part, partly_seeing, watching
 from toolchain.train.learning import Learned, learn
 from toolchain.train.lesson import Learner, Lesson, Verdicts
-from toolchain.values import Channels, Program, Request
-
-PLANNER: Final = "planner"
-"""The method that prunes without training, by a criterion."""
+from toolchain.values import PLANNER, Channels, Program, Request
 
 
 def learner_named(request: Request) -> Learner | None:

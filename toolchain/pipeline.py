@@ -24,7 +24,7 @@ from toolchain.damage import criterion_named
 from toolchain.deliver import refuse_foreign_folder, replace_folder, work_folder
 from toolchain.errors import BudgetError, InputError
 from toolchain.foresight import foresee
-from toolchain.learning import PLANNER, learned, learner_named, require_parts, settled
+from toolchain.learning import learned, learner_named, require_parts, settled
 from toolchain.load import load
 from toolchain.mixing import mixed, require_mixable
 from toolchain.outlook import Absent, Outlook, outlook, unmeasured_baseline, with_calibration
@@ -48,7 +48,7 @@ from toolchain.storing import form_named, kept, packed
 from toolchain.train.data import open_data
 from toolchain.train.metric import resolve
 from toolchain.tuning import schedule_named, tune
-from toolchain.values import Program, Report, Request
+from toolchain.values import PLANNER, Program, Report, Request
 from toolchain.verify.micro import require_micro
 
 ATTEMPTS: Final = 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from toolchain.input_view import InputView as InputView
 from toolchain.placement import Placement
@@ -306,6 +306,10 @@ class Check:
     detail: str = ""
 
 
+PLANNER: Final = "planner"
+"""The method that prunes without training, by a criterion."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Learning:
     """Pruning while training, before what is learned is cut and fine-tuned.
@@ -315,7 +319,7 @@ class Learning:
     method that removes parts of it.
     """
 
-    method: str = "planner"
+    method: str = PLANNER
     epochs: int = 10
     transition: str = "sigmoid"
     price: float = 0.3

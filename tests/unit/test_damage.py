@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.unit.test_program_blocks import Net
-from toolchain.damage import LEAST, _trial
+from toolchain.damage import LEAST, Damages, _trial, axes_of
 from toolchain.program.blocks import drop
 from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
@@ -15,6 +15,7 @@ from toolchain.program.rewrite import apply
 from toolchain.resources import shape_of
 from toolchain.train.distil import distillation_loss
 from toolchain.train.reestimate import adaptive
+from toolchain.values import Budget, Group, Learning
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,20 @@ def test_cuts_on_smaller_images_cost_nothing_but_themselves(ground):
     x = (batch[0][0][:, :, :6, :6].contiguous(),)
     assert _trial(small, shape_of(small), (x, batch[1]))._divergence() == LEAST
     assert _trial(run, shape_of(run), batch)._divergence() > LEAST
+
+
+@pytest.mark.parametrize(
+    ("method", "ms", "widths"),
+    [
+        ("planner", None, (32, 24, 16, 8)),
+        ("bar", 5.0, (32, 24, 16, 8)),
+        ("bar", None, tuple(range(32, 0, -1))),
+    ],
+)
+def test_a_method_is_followed_to_the_channel_where_no_time_is_limited(method, ms, widths):
+    group = Group(name="g", size=32, members=(), minimum=1)
+    request = SimpleNamespace(learning=Learning(method=method), budget=Budget(ms=ms, macs=1))
+    run = SimpleNamespace(request=request, channels=SimpleNamespace(groups=(group,)))
+    damages = Damages(criterion="", scores={"g": (1.0,) * 32}, scale={}, blocks={})
+    (axis,) = axes_of(run, damages, 8)
+    assert axis.levels == widths

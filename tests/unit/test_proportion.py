@@ -34,6 +34,13 @@ def test_no_larger_multiple_would_hold():
     assert (found.counts["a"] + 1) * found.counts["b"] > 199 or found.counts["a"] * 2 > found.counts["b"] * 4
 
 
+def test_a_share_between_two_levels_takes_the_nearer_one():
+    found = scaled((axis("a", 16), axis("b", 64)), [product(14.0)], {"a": 16, "b": 64})
+    assert found.counts == {"a": 2, "b": 7}, (
+        "1.75 and 7 units: one of the first would leave half of the limit"
+    )
+
+
 def test_a_group_that_learned_to_be_narrow_stays_so():
     found = scaled(AXES, [product(200.0)], {"a": 10, "b": 20})
     assert found.counts == {"a": 10, "b": 20}

@@ -1,5 +1,7 @@
 """Weights and statistics of a cut network are put right as asked for, and the report says what was done."""
 
+import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -146,6 +148,29 @@ def test_too_few_samples_say_nothing(tmp_path):
     run.data.x = run.data.x[:100]
     assert fingerprint(repaired(run, choice).program) == fingerprint(choice.program)
     assert run.notes == ["weights not fitted to the original: fewer than 128 training samples"]
+
+
+@pytest.mark.parametrize(("spoiled", "says"), [(False, "those learned"), (True, "the original's")])
+def test_after_learning_the_nearer_weights_are_the_start(spoiled, says):
+    """What learned that unit 0 does the work of unit 1 is nearer; what was spoiled by learning is not."""
+    run, choice = prepared(keep={"inner": (0, 2, 3, 4, 5, 6, 7)})
+    given, taught = copy.deepcopy(run.program.module), copy.deepcopy(run.program.module)
+    for module in (given, taught):
+        module.inner.weight.data[1], module.inner.bias.data[1] = module.inner.weight[0], module.inner.bias[0]
+    for layer, first in ((taught.outer, 0), (taught.head, 6)):  # the head sees inner's units behind 6 others
+        layer.weight.data[:, first] += layer.weight[:, first + 1]
+        layer.weight.data[:, first + 1] = 0
+    if spoiled:
+        taught.head.weight.data *= -5
+    whole, learned = replace(run.program, module=given), replace(run.program, module=taught)
+    after = replace(run, program=learned, learned_from=whole)
+    cut = apply(learned, run.channels, choice.plan.keep)
+    found = repaired(after, replace(choice, run=after, program=cut))
+    assert run.notes[-1].startswith(f"fine-tuning starts from {says}: ")
+    expected = apply(whole, run.channels, choice.plan.keep) if spoiled else cut
+    assert fingerprint(found.program) == fingerprint(expected)
+    assert found.run.given.module is given
+    assert found.run.program.module is (given if spoiled else taught)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ LEVELS: Final = 24
 """Levels of an axis that are looked at together."""
 IMPROVED: Final = 2
 """Choices that local search starts from: so many of the best, and of those just over the limits."""
+FLOOR: Final = 0.1
+"""Share of its units that a group keeps at least, where nothing else is asked for."""
 TURNS: Final = 6
 """Times that terms too wide for a table are linearised anew around the last solution."""
 
@@ -52,22 +54,25 @@ class Solution:
         return max(self.damage - self.bound, 0.0) / self.damage if self.damage > 0 else 0.0
 
 
-def levels(group: Group, align: int, floor_ratio: float = 0.1) -> tuple[int, ...]:
+def levels(group: Group, align: int, floor: float = FLOOR) -> tuple[int, ...]:
     """Admissible kept counts of a group, descending: its full size and the aligned counts below it.
 
-    Groups too small for the alignment step by half of it, down to one unit.
+    Groups too small for the alignment step by half of it, down to one unit. No level is under the share
+    `floor` of the full size.
     """
     step = max(1, align)
     while step > 1 and group.size < 2 * step:
         step //= 2
-    lowest = max(group.minimum, 1, int(group.size * floor_ratio))
+    lowest = max(group.minimum, 1, int(group.size * floor))
     aligned = range((group.size - 1) // step * step, 0, -step)
     return (group.size, *(count for count in aligned if count >= lowest))
 
 
-def width_axis(group: Group, scores: Sequence[float], align: int, *, scale: float = 1.0) -> Axis:
+def width_axis(
+    group: Group, scores: Sequence[float], align: int, scale: float = 1.0, floor: float = FLOOR
+) -> Axis:
     """A group's width: the damage of a level is the sum of its lowest scores, times `scale`."""
-    ladder = levels(group, align)
+    ladder = levels(group, align, floor)
     lost = _removal_damage(scores)
     return Axis(
         name=group.name, levels=ladder, damage=tuple(scale * lost[group.size - count] for count in ladder)
@@ -221,4 +226,5 @@ def _removal_damage(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(sums)
 
 
-__all__ = ["Axis", "Counts", "Limit", "Solution", "Term", "kept_units", "levels", "solve", "width_axis"]
+__all__ = ["FLOOR", "Axis", "Counts", "Limit", "Solution", "Term", "kept_units", "levels"]
+__all__ += ["solve", "width_axis"]

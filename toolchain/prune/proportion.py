@@ -14,13 +14,13 @@ HALVINGS: Final = 40
 def scaled(axes: Sequence[Axis], limits: Sequence[Limit], widths: Mapping[str, int]) -> Solution:
     """The largest multiple of `widths` under all limits; axes that `widths` does not name stay whole.
 
-    A group has the widest of its levels that is not above its share, or the narrowest there is. Where the
-    limits cannot be met the narrowest network is returned, with `feasible` False.
+    A group has the level next to its share, the narrower of two as near. Where the limits cannot be met the
+    narrowest network is returned, with `feasible` False.
     """
 
     def counts(factor: float) -> dict[str, int]:
         return {
-            axis.name: next((n for n in axis.levels if n <= factor * widths[axis.name]), axis.levels[-1])
+            axis.name: min(reversed(axis.levels), key=lambda n: abs(n - factor * widths[axis.name]))
             if axis.name in widths
             else axis.levels[0]
             for axis in axes

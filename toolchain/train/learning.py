@@ -26,7 +26,7 @@ from toolchain.train.checkpoint import read_state, write_state
 from toolchain.train.distil import followed_loss, mean_loss
 from toolchain.train.journal import add_line
 from toolchain.train.lesson import Learner, Lesson, Pressure, Verdicts
-from toolchain.train.loop import best_device, computing, learning_rate
+from toolchain.train.loop import best_device, computing
 from toolchain.train.metric import Metric, as_tuple, evaluate
 from toolchain.train.student import channels_last
 from toolchain.values import Learning, Program, Training
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from toolchain.contracts import Batch
 
 RATE: Final = 1e-3
-"""Adam's learning rate of the weights."""
+"""Adam's learning rate of the weights, after a rise. It does not fall: what the budget takes last is learned
+around like what it took first, and fine-tuning comes after."""
+WARM: Final = 0.02
+"""Share of all steps in which it rises linearly."""
 TRAVEL: Final = 20.0
 """Way that a gate can make in the whole training: short trainings let them move faster."""
 FASTEST: Final = 0.1
@@ -211,7 +214,7 @@ def _epoch(bench: _Bench, number: int) -> Lived:
 def _step(bench: _Bench, batch: Batch, step: int, steps: int) -> float:
     """One step; the loss without the penalty."""
     inputs, target = tuple(x.to(bench.device) for x in batch[0]), batch[1].to(bench.device)
-    bench.optimizer.param_groups[0]["lr"] = learning_rate(step, steps, RATE, bench.training.rate)
+    bench.optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / (WARM * steps))
     bench.optimizer.zero_grad(set_to_none=True)
     weights = bench.pressure.weights(bench.module, drawn=True)
 
