@@ -1,10 +1,12 @@
-"""Which schedule keeps most? One network, one plan, one number of epochs, every schedule.
+"""Which schedule keeps most? One network, one plan a budget, one number of epochs, every schedule.
 
     python -m benchmarks.schedules.run --model resnet20_cifar10.pt2 --data cifar10 [--seeds 0 1]
+    python -m benchmarks.schedules.run --model MODEL.pt2 --data DIR --resource params --name params ...
 
-Each run is one `compress` command line under a budget of multiply-accumulates, as a user would run it. All
-share one decision, so that they end at the same widths and blocks. The data are thinned to so many images of
-each class (`--train`, `--val`). results.json and results.md are replaced after every run.
+Each run is one `compress` command line under a budget of multiply-accumulates or parameters, as a user would
+run it. All of a budget share one decision, so that they end at the same widths and blocks. The data are
+thinned to so many images of each class (`--train`, `--val`). NAME.json and NAME.md are replaced after every
+run; what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from toolchain import registry
 HERE = Path(__file__).parent
 SCHEDULES = sorted(registry.names("toolchain.prune.schedules"), key="one-shot".__ne__)
 """All there are, the usual one first."""
+RESOURCES = {"macs": "multiply-accumulates", "params": "parameters"}
 FIXED = ("--formats", "onnx", "--precision", "fp32", "--runtime", "onnxruntime", "--quiet")
 
 
@@ -29,7 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
-    parser.add_argument("--share", type=float, default=0.25, help="of the multiply-accumulates that may stay")
+    parser.add_argument("--name", default="results", help="of the files with the results")
+    parser.add_argument("--resource", choices=tuple(RESOURCES), default="macs")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.25], help="of it that may stay (0.25)")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--train", type=int, default=1000, help="training images of each class (1000)")
@@ -40,21 +45,23 @@ def main() -> int:
     data = thinned(
         flags.data, flags.out.absolute() / f"data-{flags.train}-{flags.val}", flags.train, flags.val
     )
-    macs = json.loads(answer("inspect", str(flags.model), "--json"))["cost"]["macs"]
-    setting = {k: getattr(flags, k) for k in ("share", "epochs", "train", "val", "batch_size")}
-    results = HERE / "results.json"
+    whole = json.loads(answer("inspect", str(flags.model), "--json"))["cost"]
+    setting = {k: getattr(flags, k) for k in ("resource", "epochs", "train", "val", "batch_size")}
+    results = HERE / f"{flags.name}.json"
     record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
     if record.get("setting") != setting:
-        record = {"setting": setting, "macs": macs, "runs": []}
-    done = {(run["schedule"], run["seed"]) for run in record["runs"]}
+        cost = {name: whole[name] for name in RESOURCES}
+        record = {"setting": setting, "model": flags.model.stem, "whole": cost, "runs": []}
+    done = {(run["share"], run["schedule"], run["seed"]) for run in record["runs"]}
     for seed in flags.seeds:
-        for schedule in SCHEDULES:
-            if (schedule, seed) not in done:
-                found = one(flags, data, round(macs * flags.share), schedule, seed)
-                record["runs"].append(found)
-                print(json.dumps(found), flush=True)
-                results.write_text(json.dumps(record, indent=1) + "\n")
-                results.with_suffix(".md").write_text(markdown(record))
+        for share in flags.shares:
+            for schedule in SCHEDULES:
+                if (share, schedule, seed) not in done:
+                    found = one(flags, data, round(whole[flags.resource] * share), schedule, seed)
+                    record["runs"].append({"share": share} | found)
+                    print(json.dumps(record["runs"][-1]), flush=True)
+                    results.write_text(json.dumps(record, indent=1) + "\n")
+                    results.with_suffix(".md").write_text(markdown(record))
     return 0
 
 
@@ -74,12 +81,12 @@ def thinned(folder: Path, out: Path, train: int, val: int) -> Path:
 
 def one(flags: argparse.Namespace, data: Path, budget: int, schedule: str, seed: int) -> dict[str, Any]:
     """One `compress`; the finished stages of the others, such as the decision, are found again."""
-    out = flags.out / f"seed-{seed}"
-    words = ["compress", str(flags.model), "--data", str(data), "--budget-macs", str(budget)]
+    out = flags.out / f"{flags.name}-{budget}-seed-{seed}"
+    words = ["compress", str(flags.model), "--data", str(data), f"--budget-{flags.resource}", str(budget)]
     words += ["--epochs", str(flags.epochs), "--seed", str(seed), "--schedule", schedule]
     words += ["--batch-size", str(flags.batch_size)]
     answer(*words, *FIXED, "--out", str(out))
-    shutil.copytree(out, flags.out / f"{schedule}-{seed}", dirs_exist_ok=True)
+    shutil.copytree(out, flags.out / f"{flags.name}-{budget}-{schedule}-{seed}", dirs_exist_ok=True)
     report = json.loads((out / "report.json").read_text())
     plan = json.loads((out / "plan.json").read_text())
     epochs = report["training"]["epochs"]
@@ -106,36 +113,43 @@ def answer(*words: str) -> str:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The table: top-1 of what is delivered, and after each epoch."""
-    setting, runs = record["setting"], record["runs"]
-    seeds = sorted({run["seed"] for run in runs})
-    after = " | ".join(f"epoch {n + 1}" for n in range(setting["epochs"]))
+    """A table a budget: top-1 of what is delivered, and after each epoch."""
+    setting, runs, whole = record["setting"], record["runs"], record["whole"]
+    seeds = " ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
+    shares = sorted({run["share"] for run in runs}, reverse=True)
+    what = RESOURCES[setting["resource"]]
     lines = [
         "# Schedules at equal widths and equal epochs",
         "",
-        f"ResNet-20 on CIFAR-10, {runs[0]['top1_before']:.2f} % before; {setting['share']:g} of its"
-        f" {record['macs']:,} multiply-accumulates; {setting['epochs']} epochs on {setting['train']} training"
+        f"{record['model']} on CIFAR-10, {runs[0]['top1_before']:.2f} % before,"
+        f" {whole[setting['resource']]:,} {what}; {setting['epochs']} epochs on {setting['train']} training"
         f" images of each class in batches of {setting['batch_size']}, judged on {setting['val']} validation"
-        f" images of each class; seeds {', '.join(map(str, seeds))}, means.",
+        f" images of each class; seeds {seeds}, means.",
         "In brackets the share of the parameters that was left then: an epoch before the final widths cannot"
         " be delivered.",
-        "",
-        f"| schedule | delivered | {after} |",
-        "| --- | --- |" + " --- |" * setting["epochs"],
     ]
+    for share in shares:
+        lines += ["", f"## {share:.0%} of the {what}", ""]
+        lines += _table([run for run in runs if run["share"] == share], setting["epochs"])
+    made = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in setting.items())
+    asked = f"--shares {' '.join(f'{share:g}' for share in shares)} --seeds {seeds}"
+    command = f"python -m benchmarks.schedules.run --model MODEL.pt2 --data DIR {made} {asked}"
+    return "\n".join([*lines, "", f"Made by `{command}`.", ""])
+
+
+def _table(runs: list[dict[str, Any]], count: int) -> list[str]:
+    after = " | ".join(f"epoch {n + 1}" for n in range(count))
+    lines = [f"| schedule | delivered | {after} |", "| --- | --- |" + " --- |" * count]
     for name in dict.fromkeys(run["schedule"] for run in runs):
         mine = [run for run in runs if run["schedule"] == name]
         cells = [f"{mean(run['top1'] for run in mine):.2f} %"]
-        for number in range(setting["epochs"]):
+        for number in range(count):
             epochs = [run["epochs"][number] for run in mine]
             left = [e["left"] for e in epochs if e["left"] is not None]
-            share = f" ({mean(left):.0%})" if left else ""
-            cells.append(f"{mean(e['metric'] for e in epochs):.2f} %{share}")
+            part = f" ({mean(left):.0%})" if left else ""
+            cells.append(f"{mean(e['metric'] for e in epochs):.2f} %{part}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    made = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in setting.items())
-    command = f"python -m benchmarks.schedules.run --model MODEL.pt2 --data DIR {made}"
-    lines += ["", f"Made by `{command} --seeds {' '.join(map(str, seeds))}`.", ""]
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.methods import kernel_norms
 from tests.networks import Chain, Residual, randomised
 from toolchain.learning import lesson_of
 from toolchain.program.capture import capture
@@ -103,6 +104,18 @@ def test_kernels_that_hold_next_to_nothing_are_zeroed_and_stay_zero():
     scores = pressure.verdicts(module).scores
     assert scores["conv1"][2] == scores["conv1"][5] == 0
     assert sum(sum(s) for s in scores.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("norm", "of"), [(kernel_norms.l1, torch.Tensor.sum), (kernel_norms.l2, torch.linalg.norm)]
+)
+def test_other_norms_may_press_the_same_kernels(norm, of):
+    given = lesson(Chain)
+    module = given.program.module
+    pressure = l1l2.Kernels(given, norm, 0.25)
+    weights = [module.get_parameter(f"{name}.weight") for name in ("conv1", "conv2", "fc1")]
+    expected = of(torch.cat([w.detach().abs().flatten(1).mean(1) for w in weights]))
+    assert pressure.penalty(module, 0.0).item() == pytest.approx(0.25 * expected.item())
 
 
 def test_outputs_of_the_network_are_no_kernels_to_press():

@@ -9,7 +9,7 @@ are those of the smallest kernels. A unit is as large as all its kernels togethe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -26,9 +26,16 @@ SHARE: Final = 0.01
 """Of the sum of norms, that may be zeroed after an epoch."""
 
 
-class _Kernels:
-    def __init__(self, lesson: Lesson) -> None:
-        self.lesson = lesson
+class Kernels:
+    """`strength` times `norm` of all removable kernels' norms [kernels] is the penalty."""
+
+    def __init__(
+        self,
+        lesson: Lesson,
+        norm: Callable[[Tensor], Tensor] = pseudo_norm,
+        strength: float = STRENGTH,
+    ) -> None:
+        self.lesson, self._whole, self._strength = lesson, norm, strength
         module = lesson.program.module
         heard = {(f.parameter, f.dim) for site in lesson.sites for f in site.factors}
         self._members = {
@@ -50,10 +57,10 @@ class _Kernels:
         return {}
 
     def penalty(self, module: GraphModule, done: float) -> Tensor | None:
-        """The pseudo-norm of all removable kernels."""
+        """The pseudo-norm, or another norm, of all removable kernels."""
         del done
-        norms = self._norms(module)
-        return STRENGTH * pseudo_norm(norms) if len(norms) else None
+        norms = self.norms(module)
+        return self._strength * self._whole(norms) if len(norms) else None
 
     def settle(self, module: GraphModule) -> None:
         """Zeroed kernels stay zero."""
@@ -64,7 +71,7 @@ class _Kernels:
     def epoch_ends(self, module: GraphModule) -> None:
         """The kernels that hold next to nothing are zeroed."""
         with torch.no_grad():
-            gone = negligible(self._norms(module), SHARE).cpu()
+            gone = negligible(self.norms(module), SHARE).cpu()
         parts = torch.split(gone, [len(self._removable[name]) for name in self._names])
         for name, part in zip(self._names, parts, strict=True):
             self._zero[name][self._removable[name][part]] = True
@@ -78,7 +85,7 @@ class _Kernels:
 
     def verdicts(self, module: GraphModule) -> Verdicts:
         """A unit's share of the sum of all norms; one without kernels of its own has an average kernel's."""
-        norms = self._norms(module).detach()
+        norms = self.norms(module).detach()
         total = float(norms.sum()) or 1.0
         average = 1.0 / max(len(norms), 1)
         scores = {
@@ -97,7 +104,7 @@ class _Kernels:
         """Those of a checkpoint."""
         self._zero = {name: state[name].clone() for name in self._zero}
 
-    def _norms(self, module: GraphModule) -> Tensor:
+    def norms(self, module: GraphModule) -> Tensor:
         """Of all removable kernels, layer after layer."""
         found = [kernel_norms(module.get_parameter(n))[self._removable[n]] for n in self._names]
         return torch.cat(found) if found else torch.zeros(0)
@@ -131,6 +138,6 @@ def _is_kernel(module: GraphModule, member: Member) -> bool:
 LEARNER: Final = Learner(
     name="l1l2",
     summary="the l1/l2 pseudo-norm of all kernels; the least are zeroed after every epoch",
-    begin=_Kernels,
+    begin=Kernels,
     distils=False,
 )
