@@ -3,9 +3,10 @@
     python -m benchmarks.methods.special --model resnet20_cifar10.pt2 --data cifar10 [--classes cat dog]
 
 Each run is one `compress` command line under a budget of parameters: of all ten classes, of two of them
-(`--classes`) by the planner and by `--method l1l2`. All see the same images of these two classes for the same
-number of epochs; the network of ten sees those of the others as well. What is delivered is judged on all
-validation images of the two classes, the network of ten also as if it knew that it is one of the two.
+(`--classes`) by the planner and by `--method l1l2`. All see the same images of these two classes; the network
+of ten sees those of the others as well, and so makes more steps in as many epochs. Where it says `as many
+steps`, the network of two has more epochs instead. What is delivered is judged on all validation images of
+the two classes, the network of ten also as if it knew that it is one of the two.
 special.json and special.md are replaced after every run; what is there already is not run again.
 """
 
@@ -30,10 +31,13 @@ from toolchain.train.metric import program_runner
 from toolchain.values import Preprocessing, Program
 
 HERE = Path(__file__).parent
+STEPS = ", as many steps"
 KINDS: Mapping[str, tuple[str, ...]] = {
     "ten classes, planner": (),
     "two classes, planner": ("--classes",),
     "two classes, l1l2": ("--classes", "--method", "l1l2"),
+    f"two classes, planner{STEPS}": ("--classes",),
+    f"two classes, l1l2{STEPS}": ("--classes", "--method", "l1l2"),
 }
 SETTING = ("classes", "learn", "tune", "train", "val", "batch_size")
 Network = Callable[[Tensor], Tensor]
@@ -76,9 +80,14 @@ def main() -> int:
                 if (kind, share, seed) in done:
                     continue
                 limit = int(record["cost"]["params"] * share)
-                run = one(flags, data, kind, limit, seed) | {"kind": kind, "share": share, "seed": seed}
+                longer = len(everything.classes) // len(numbers) if kind.endswith(STEPS) else 1
+                run = one(flags, data, kind, limit, seed, longer) | {
+                    "kind": kind,
+                    "share": share,
+                    "seed": seed,
+                }
                 own = numbers if kind.startswith("ten") else list(range(len(numbers)))
-                run |= scores(_onnx(Path(run["file"])), everything, numbers, own)
+                run |= scores(_onnx(run.pop("file")), everything, numbers, own)
                 record["runs"].append(run)
                 print(json.dumps(run), flush=True)
                 results.write_text(json.dumps(record, indent=1) + "\n")
@@ -86,15 +95,17 @@ def main() -> int:
     return 0
 
 
-def one(flags: argparse.Namespace, data: Path, kind: str, limit: int, seed: int) -> dict[str, Any]:
-    """One `compress`; what its report says."""
+def one(
+    flags: argparse.Namespace, data: Path, kind: str, limit: int, seed: int, longer: int
+) -> dict[str, Any]:
+    """One `compress`, with `longer` times the epochs; what its report says."""
     out = flags.out / f"{kind.replace(', ', '-').replace(' ', '-')}-{limit}-{seed}"
     learns = "--method" in KINDS[kind]
     words = ["compress", str(flags.model), "--data", str(data), "--budget-params", str(limit)]
     for word in KINDS[kind]:
         words += [word, ",".join(flags.classes)] if word == "--classes" else [word]
-    words += ["--epochs", str(flags.tune if learns else flags.learn + flags.tune)]
-    words += ["--method-epochs", str(flags.learn)] if learns else []
+    words += ["--epochs", str(longer * (flags.tune if learns else flags.learn + flags.tune))]
+    words += ["--method-epochs", str(longer * flags.learn)] if learns else []
     words += ["--seed", str(seed), "--batch-size", str(flags.batch_size)]
     shutil.rmtree(out, ignore_errors=True)
     answer(*words, *FIXED, "--out", str(out))
@@ -102,7 +113,7 @@ def one(flags: argparse.Namespace, data: Path, kind: str, limit: int, seed: int)
     return {
         "cost": {name: report["result"]["cost"][name] for name in ("params", "macs")},
         "limit": limit,
-        "file": str(out / report["result"]["artifacts"][0]["path"]),
+        "file": out / report["result"]["artifacts"][0]["path"],
         "bytes": report["result"]["artifacts"][0]["size_bytes"],
         "notes": report["notes"],
     }
@@ -164,7 +175,9 @@ def markdown(record: Mapping[str, Any]) -> str:
         "",
         f"{record['model']} on CIFAR-10; {setting['learn'] + setting['tune']} epochs altogether (with l1l2"
         f" {setting['learn']} of them learning, {setting['tune']} fine-tuning) on {setting['train']} images"
-        f" of each class in batches of {setting['batch_size']}. Judged on the {record['samples']} validation"
+        f" of each class in batches of {setting['batch_size']}. `as many steps`:"
+        " more epochs, so that the steps are those of the network of ten."
+        f" Judged on the {record['samples']} validation"
         f" images of {classes}: `two`: which of the two; `ten`: right among ten. Seeds"
         f" {', '.join(map(str, seeds))}, means.",
         "",
