@@ -4,7 +4,9 @@
 
 Each run is one `compress` command line under a budget of multiply-accumulates. Methods: `planner`, where the
 criterion decides on widths and units, and `uniform`, where every group keeps the same share and it decides on
-units alone. variety.json, .md and .svg are replaced after every run; what is there already is not run again.
+units alone; `not fitted`: with `--no-refit`, as the fit to the original's outputs before fine-tuning may be
+taken with one choice of units and left with another. variety.json, .md and .svg are replaced after every
+run; what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from benchmarks.methods.sparsity_report import cell
 from benchmarks.schedules.run import FIXED, answer, thinned
 
 HERE = Path(__file__).parent
-SETTING = ("epochs", "train", "val", "batch_size", "refit")
+SETTING = ("epochs", "train", "val", "batch_size")
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "planner": ("--method", "planner"),
+    "planner, not fitted": ("--method", "planner", "--no-refit"),
+    "uniform": ("--method", "uniform"),
+    "uniform, not fitted": ("--method", "uniform", "--no-refit"),
+}
 CRITERIA = ("magnitude", "taylor")
 
 
@@ -30,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
-    parser.add_argument("--methods", nargs="+", choices=("planner", "uniform"), default=["uniform"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["uniform, not fitted"])
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA))
     parser.add_argument(
         "--shares", type=float, nargs="+", default=[0.5, 0.25], help="of the macs that may stay"
@@ -40,7 +48,6 @@ def main() -> int:
     parser.add_argument("--train", type=int, default=150, help="training images of each class (150)")
     parser.add_argument("--val", type=int, default=100, help="validation images of each class (100)")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--no-refit", dest="refit", action="store_false", help="as the product's flag")
     parser.add_argument("--out", type=Path, default=Path("build/variety"))
     flags = parser.parse_args()
     data = thinned(
@@ -75,13 +82,12 @@ def main() -> int:
 
 def compressed(flags: argparse.Namespace, data: Path, macs: int, named: Mapping[str, Any]) -> dict[str, Any]:
     """One `compress`; what its report says."""
-    out = flags.out / "-".join(str(value) for value in named.values())
+    out = flags.out / "-".join(str(value).replace(", ", "-").replace(" ", "-") for value in named.values())
     words = ["compress", str(flags.model), "--data", str(data)]
-    words += ["--budget-macs", str(round(macs * named["share"])), "--method", named["method"]]
+    words += ["--budget-macs", str(round(macs * named["share"])), *METHODS[named["method"]]]
     words += ["--criterion", named["criterion"], "--seed", str(named["seed"])]
     words += ["--epochs", str(flags.epochs), "--batch-size", str(flags.batch_size)]
     words += ["--variety"] if named["variety"] else []
-    words += [] if flags.refit else ["--no-refit"]
     shutil.rmtree(out, ignore_errors=True)
     answer(*words, *FIXED, "--out", str(out))
     report = json.loads((out / "report.json").read_text())
@@ -107,9 +113,9 @@ def markdown(record: Mapping[str, Any]) -> str:
         f"{record['model']} on CIFAR-10, {runs[0]['top1_before']:.1f} % before, {record['macs']:,} multiply-"
         f"accumulates; {setting['epochs']} epochs of fine-tuning on {setting['train']} training images of"
         f" each class in batches of {setting['batch_size']}, judged on {setting['val']} validation images of"
-        f" each class after the last epoch; {'' if setting['refit'] else 'not '}fitted to the original's"
-        f" outputs before; seeds {seeds}, means, in brackets the lowest and the highest run. `damage`: nats"
-        " by which the cut network differs from the original before fine-tuning, of the first seed.",
+        f" each class after the last epoch; seeds {seeds}, means, in brackets the lowest and the highest run."
+        " `damage`: nats by which the cut network differs from the original before fine-tuning, of the first"
+        " seed.",
         "",
         "![top-1 over the share that stays](variety.svg)",
     ]
@@ -130,9 +136,9 @@ def markdown(record: Mapping[str, Any]) -> str:
                     f"| {criterion} | {share:.0%} | {cell(off)} | {cell(on)} | {mean(on) - mean(off):+.1f} |"
                     f" {damages} |"
                 )
-    made = " ".join(f"--{name.replace('_', '-')} {setting[name]}" for name in SETTING if name != "refit")
-    made += "" if setting["refit"] else " --no-refit"
-    asked = f"--methods {' '.join(dict.fromkeys(run['method'] for run in runs))}"
+    made = " ".join(f"--{name.replace('_', '-')} {setting[name]}" for name in SETTING)
+    methods = dict.fromkeys(run["method"] for run in runs)
+    asked = "--methods " + " ".join(f"'{method}'" for method in methods)
     asked += f" --shares {' '.join(f'{share:g}' for share in shares)} --seeds {seeds}"
     command = f"python -m benchmarks.methods.variety --model {record['model']}.pt2 --data DIR {made} {asked}"
     return "\n".join([*lines, "", f"Made by `{command}`.", ""])
