@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.methods.panels import Panel, svg
+from benchmarks.methods.sparsity_report import doubt
 from benchmarks.methods.vgg import images, trained
 from benchmarks.schedules.run import thinned
 from toolchain.contracts import Data, Silent
@@ -172,7 +173,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         f" {setting['val']} validation images of each class after the last epoch, without fine-tuning; means"
         f" of seeds {', '.join(map(str, seeds))}, in brackets lowest and highest. `worth`: what the penalty"
         " is at the start, in nats, by which its strength is set. `l1/l2` in the last column: the value of"
-        " the pseudo-norm before and after, small where few kernels hold all.",
+        " the pseudo-norm before and after, small where few kernels hold all."
+        f" {doubt(10 * setting['val'])}",
         "",
         "![top-1 over kernels zeroed](kernel_norms.svg)",
         "",

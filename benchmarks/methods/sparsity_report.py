@@ -16,6 +16,14 @@ WORDS = {
 }
 
 
+def doubt(images: int) -> str:
+    """How well so many images tell the accuracy of one network: the standard error at 50 %."""
+    return (
+        f"Of {images} images, the top-1 of one run is known to +- {100 * (0.25 / images) ** 0.5:.1f} points"
+        " (standard error)."
+    )
+
+
 def cell(values: Sequence[float]) -> str:
     """Mean and spread of a cell's runs."""
     if not values:
@@ -36,7 +44,7 @@ def markdown(record: Record) -> str:
         f" everywhere; top-1 of {setting['val']} validation images of each class after the last epoch"
         " (not the best one, which would favour schedules that are done early);"
         f" seeds {', '.join(map(str, seeds))},"
-        " means, in brackets the lowest and the highest run.",
+        f" means, in brackets the lowest and the highest run. {doubt(10 * setting['val'])}",
         f"`scratch`: trained before for {setting['before']} epochs on the same images; `pretrained`: for"
         f" {setting['corpus_epochs']} epochs on {setting['corpus']} images of each class.",
         "",

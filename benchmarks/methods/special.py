@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.methods.sparsity_report import cell
+from benchmarks.methods.sparsity_report import cell, doubt
 from benchmarks.schedules.run import FIXED, answer, thinned
 from toolchain.contracts import Data
 from toolchain.load.opening import load
@@ -179,7 +179,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         " more epochs, so that the steps are those of the network of ten."
         f" Judged on the {record['samples']} validation"
         f" images of {classes}: `two`: which of the two; `ten`: right among ten. Seeds"
-        f" {', '.join(map(str, seeds))}, means.",
+        f" {', '.join(map(str, seeds))}, means. {doubt(record['samples'])}",
         "",
         "| network | parameters | share | MACs | two | ten |",
         "| --- | --- | --- | --- | --- | --- |",

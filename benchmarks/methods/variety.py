@@ -20,7 +20,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.methods.panels import Panel, svg
-from benchmarks.methods.sparsity_report import cell
+from benchmarks.methods.sparsity_report import cell, doubt
 from benchmarks.schedules.run import FIXED, answer, thinned
 
 HERE = Path(__file__).parent
@@ -115,7 +115,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         f" each class in batches of {setting['batch_size']}, judged on {setting['val']} validation images of"
         f" each class after the last epoch; seeds {seeds}, means, in brackets the lowest and the highest run."
         " `damage`: nats by which the cut network differs from the original before fine-tuning, of the first"
-        " seed.",
+        f" seed. {doubt(10 * setting['val'])}",
         "",
         "![top-1 over the share that stays](variety.svg)",
     ]
