@@ -27,7 +27,7 @@ from targets._shared.parity import outputs_here
 from toolchain.artifacts import content_hash, place
 from toolchain.contracts import ModelFile
 
-LEAST_OUTPUTS, MOST_SETS = 1000, 10
+LEAST_OUTPUTS, MOST_SETS = 1000, 100
 """Numbers that are compared, and the sets of random inputs that are run for them at most."""
 RUNTIME_OF = {".onnx": "onnxruntime", ".tflite": "litert"}
 
