@@ -27,8 +27,8 @@ from targets._shared.parity import outputs_here
 from toolchain.artifacts import content_hash, place
 from toolchain.contracts import ModelFile
 
-LEAST_OUTPUTS, MOST_SETS = 1000, 100
-"""Numbers that are compared, and the sets of random inputs that are run for them at most."""
+LEAST_OUTPUTS, IN_FLOAT = 1000, 100
+"""Numbers that are compared at least, of an int8 and of a float file: as many random inputs are run."""
 RUNTIME_OF = {".onnx": "onnxruntime", ".tflite": "litert"}
 
 
@@ -68,14 +68,16 @@ def compared(path: Path, core: str, runs: int) -> dict[str, Any]:
     halves = [machine.run(file, library) for _ in range(2)]
     least, raw = [min(counts) for counts, _ in halves], halves[0][1]
     counts = [count for half, _ in halves for count in half]
-    sets = min(MOST_SETS, -(-LEAST_OUTPUTS * 4 // len(raw)))
+    step = step_of(path)
+    least_outputs = LEAST_OUTPUTS if step else IN_FLOAT
+    sets = -(-least_outputs * 4 // len(raw))
     if sets > 1:
         raw = machine.outputs(file, library, sets)
     here = outputs_here(file, sets)
     if here is None:
         raise SystemExit("error: the runner cannot be had here, so there is nothing to compare with")
     emulated, native = (np.frombuffer(x, np.float32).astype(np.float64) for x in (raw, here))
-    apart, step = np.abs(emulated - native), step_of(path)
+    apart = np.abs(emulated - native)
     return {
         "file": path.name,
         "sha256": file.sha256,
