@@ -1,6 +1,6 @@
 """Where do the Arm kernels first give other numbers than this machine's? Tensor by tensor, in order.
 
-    python -m benchmarks.emulated.divergence vit_tiny.int8.tflite [--out divergence]
+    python -m benchmarks.emulated.divergence vit_tiny.int8.tflite [--out DIR]
 
 Inner tensors become outputs of the file, a hundred at a time, for one set of random inputs: of a TFLite file
 all that are calculated; of an ONNX file integers, normalizations and softmax, which ONNX Runtime does not
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("file", type=Path, help="a .tflite or .onnx file")
     parser.add_argument("--core", default="cortex-a53")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "divergence")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tensors")
     flags = parser.parse_args()
     record = {
         "file": flags.file.name,

@@ -32,6 +32,20 @@ LEAST_OUTPUTS, IN_FLOAT = 1000, 100
 RUNTIME_OF = {".onnx": "onnxruntime", ".tflite": "litert"}
 
 
+ABOUT = """# Emulated Arm
+
+Made by `python -m benchmarks.emulated.run --resnet20 P --vit P --data D --models M`: random inputs, batch 1,
+one thread, qemu-user. The largest difference is over the largest value. A step is the scale of the quantized
+tensor that the output is made from. Instructions: the least of the counted inferences, and how far those of
+two processes are apart; near: how many of all inferences are within 0.01 % of it.
+
+resnet20 and vit are trained on CIFAR-10, mobilenet_v2 and vit_tiny have random weights. Where and why the
+int8 files of vit_tiny part: [tensor by tensor](tensors), [docs/runner.md](../../docs/runner.md).
+
+| file | runtime | core | largest difference | within one step | instructions | repeats to | near |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
 def step_of(path: Path) -> float | None:
     """The scale of a quantized file's output; None for a float file."""
     return _onnx_step(path) if path.suffix == ".onnx" else _tflite_step(path)
@@ -99,16 +113,7 @@ def compared(path: Path, core: str, runs: int) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The results as Markdown."""
-    lines = [
-        "# Emulated Arm",
-        "",
-        "Made by `python -m benchmarks.emulated.run FILES`. Random inputs, batch 1, one thread, qemu-user.",
-        "Instructions: the least of the counted inferences, and how far those of two processes are apart;",
-        "near: how many of all inferences are within 0.01 % of it.",
-        "",
-        "| file | runtime | core | largest difference | within one step | instructions | repeats to | near |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = [ABOUT]
     for row in rows:
         share = "" if row["within_step"] is None else f"{100 * row['within_step']:.2f} % of {row['outputs']}"
         lines.append(
