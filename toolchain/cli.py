@@ -7,9 +7,12 @@ import difflib
 import errno
 import json
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +21,11 @@ from toolchain.cases import requests_of
 from toolchain.errors import CompressError, InputError
 from toolchain.flags import parser_for, request_of
 from toolchain.help_texts import COMMANDS, EXIT_CODES
+from toolchain.processes import helping
 from toolchain.screen import only_ours, progress_on
 
 if TYPE_CHECKING:
-    from toolchain.values import Report
+    from toolchain.values import Report, Request
 
 INTERNAL: Final = 70
 INTERRUPTED: Final = 130
@@ -29,6 +33,8 @@ _USAGE: Final = (
     "usage: edgefit COMMAND ...\n\n{commands}\n\nedgefit COMMAND --help shows its flags.\n\n{exits}"
 )
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_LAST: Final = 4.0
+"""Seconds in which the first of several processes has said what went wrong."""
 Outcome = tuple[str, int]
 
 
@@ -43,6 +49,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _guarded(words: list[str], *, prog: str) -> int:
+    """Run; of several processes the first ends first: when one has failed, `torchrun` stops the others."""
+    code = _outcome(words, prog)
+    if helping() and code not in (0, INTERRUPTED):
+        time.sleep(_LAST)
+    return code
+
+
+def _outcome(words: list[str], prog: str) -> int:
     """Run; whatever goes wrong becomes `error:` and `hint:` on stderr and a documented exit code."""
     debug = "--debug" in words
     try:
@@ -98,10 +112,20 @@ def _run_pipeline(flags: argparse.Namespace, name: str) -> Outcome:
 
     requests = (request_of(flags, name),) if name == "bench" else requests_of(flags, name)
     request = requests[0]
-    with only_ours(debug=flags.debug) as stderr, progress_on(stderr, quiet=flags.quiet) as progress:
+    trains = name == "compress" or request.plan is not None
+    if helping():
+        return "", _help(request, debug=flags.debug) if trains else 0
+    with (
+        only_ours(debug=flags.debug) as stderr,
+        progress_on(stderr, quiet=flags.quiet) as progress,
+        ExitStack() as stack,
+    ):
         from toolchain import pipeline
         from toolchain.front import front
+        from toolchain.train.crew import leading
 
+        if trains:
+            stack.enter_context(leading())
         if len(requests) > 1:
             found = front(requests, name, progress)
             text = render_front_summary(found.record, out=str(request.out.parent))
@@ -114,6 +138,19 @@ def _run_pipeline(flags: argparse.Namespace, name: str) -> Outcome:
         report = runners[name](request, progress)
     out = None if name == "bench" else str(request.out)
     return _as_json(report.record) if flags.json else render_summary(report.record, out=out), report.exit_code
+
+
+def _help(request: Request, *, debug: bool) -> int:
+    """One of several processes that is not the first: Ctrl-C is for that one, which ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with only_ours(debug=debug) as stderr:
+        from toolchain import pipeline
+
+        try:
+            return pipeline.help_training(request)
+        except CompressError as error:
+            stderr.write(f"error: {_flat(error.message)}\n")
+            return error.exit_code
 
 
 def _run_bench(flags: argparse.Namespace, name: str) -> Outcome:
@@ -281,9 +318,11 @@ def _show(text: str) -> None:
 
 
 def _complain(message: str, hint: str, code: int, debug: bool) -> int:
-    """Two lines at most on stderr, and the traceback with --debug."""
+    """Two lines at most on stderr, and the traceback with --debug; of several processes the first speaks."""
     if debug:
         traceback.print_exc()
+    if helping():
+        return code
     sys.stderr.write(f"error: {_flat(message)}\n")
     if hint:
         sys.stderr.write(f"hint: {_flat(hint)}\n")

@@ -86,8 +86,14 @@ class Data(Protocol):
     def fingerprint(self) -> str:
         """A hash that changes when the samples do."""
 
-    def train(self, batch_size: int, *, seed: int, augment: bool) -> Iterator[Batch]:
-        """One epoch of the training part, shuffled by `seed`."""
+    def train(
+        self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """One epoch of the training part, shuffled by `seed`.
+
+        `part` (number, of how many) gives a share of every batch, perhaps no sample of a small one; all
+        shares together are the batch.
+        """
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation part, in a fixed order."""

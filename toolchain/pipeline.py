@@ -45,7 +45,9 @@ from toolchain.sizing import require_sizes
 from toolchain.specialising import specialised
 from toolchain.stages import Stages
 from toolchain.storing import form_named, kept, packed
+from toolchain.train.crew import crew, help_with
 from toolchain.train.data import open_data
+from toolchain.train.links import Links
 from toolchain.train.metric import resolve
 from toolchain.tuning import schedule_named, tune
 from toolchain.values import PLANNER, Program, Report, Request
@@ -107,23 +109,9 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
     form_named(request)
     metric = resolve(request.metric)
     seconds: dict[str, float] = {}
-    with clocked(seconds, "capture"):
-        progress.stage("Loading the network")
-        program = load(
-            request.model,
-            input_shape=request.input_shape,
-            arch=request.arch,
-            trust_pickle=request.trust_pickle,
-        )
-    require_sizes(program, request.allow_resize)
-    data = None
-    if request.data is not None:
-        with clocked(seconds, "data"):
-            progress.stage("Reading the data")
-            data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
-        program = replace(program, classes=program.classes or data.classes)
-    program, data, special = specialised(request, program, data)
+    program, data, special = _read(request, progress, seconds)
     require_parts(request, program)
+    crew().ready()
     with clocked(seconds, "capture"):
         progress.stage("Analysing the channels")
         channels = analyse(program)
@@ -142,6 +130,47 @@ def open_run(request: Request, progress: Progress, *, measuring: bool = False) -
         notes=[*_first_notes(data), *([special] if special else [])],
         reached=there,
     )
+
+
+def _read(
+    request: Request, progress: Progress, seconds: dict[str, float]
+) -> tuple[Program, Data | None, str]:
+    """The network and the data, specialised where that is asked for, and a note that says so."""
+    with clocked(seconds, "capture"):
+        progress.stage("Loading the network")
+        program = load(
+            request.model,
+            input_shape=request.input_shape,
+            arch=request.arch,
+            trust_pickle=request.trust_pickle,
+        )
+    require_sizes(program, request.allow_resize)
+    data = None
+    if request.data is not None:
+        with clocked(seconds, "data"):
+            progress.stage("Reading the data")
+            data = open_data(request.data, preprocessing=request.preprocessing, program_inputs=program.inputs)
+        program = replace(program, classes=program.classes or data.classes)
+    return specialised(request, program, data)
+
+
+def help_training(request: Request) -> int:
+    """What every process but the first of `torchrun` does: a share of every training step of that one's run.
+
+    Returns the first one's exit code.
+
+    Raises:
+        CompressError: it cannot go on, and the first process has not heard of it.
+    """
+    links = Links()
+    try:
+        _, data, _ = _read(request, Silent(), {})
+        return help_with(links, data)
+    except Exception as error:
+        code = links.fail(error)
+        if code is None:
+            raise
+        return code
 
 
 def on_target(run: Run, request: Request) -> Run:

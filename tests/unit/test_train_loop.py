@@ -10,8 +10,9 @@ from torch import nn
 from toolchain.contracts import Silent
 from toolchain.errors import InputError, Interrupted
 from toolchain.program.capture import capture, fingerprint
+from toolchain.train.devices import computing
 from toolchain.train.distil import distillation_loss
-from toolchain.train.loop import computing, fine_tune, learning_rate
+from toolchain.train.loop import fine_tune, learning_rate
 from toolchain.train.metric import evaluate, program_runner, resolve
 from toolchain.train.reestimate import reestimate_statistics
 from toolchain.train.student import Student

@@ -64,13 +64,16 @@ class Samples:
         parts = (self.identity, repr(self.preprocessing), repr(self.classes))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def train(self, batch_size: int, *, seed: int, augment: bool) -> Iterator[Batch]:
-        """One epoch of the training part, shuffled by `seed`."""
+    def train(
+        self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """One epoch of the training part, shuffled by `seed`; of a share of it no more than that is read."""
         random = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.train_size, generator=random).numpy()
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            yield self._batch(self.train_part, chosen, random if augment and self.images else None)
+            mine = share(len(chosen), part)
+            yield self._batch(self.train_part, chosen, random if augment and self.images else None, mine)
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation part, in a fixed order that mixes the classes."""
@@ -82,14 +85,34 @@ class Samples:
         """`count` training samples (all, if fewer), fixed, spread over the classes, not augmented."""
         return self._batch(self.train_part, spread(self.train_part.labels)[:count], None)
 
-    def _batch(self, part: Part, chosen: NDArray[np.int64], random: torch.Generator | None) -> Batch:
-        values = torch.from_numpy(np.ascontiguousarray(part.fetch(chosen)))
-        target = torch.from_numpy(part.labels[chosen])
-        if not self.images:
-            return (values,), target
-        if random is not None:
-            values = augmented(values, random, flips=self.flips)
-        return (normalised(values, self.preprocessing),), target
+    def _batch(
+        self,
+        part: Part,
+        chosen: NDArray[np.int64],
+        random: torch.Generator | None,
+        mine: slice = slice(None),
+    ) -> Batch:
+        """Those of the `chosen` samples that are `mine`; random draws are those of all."""
+        read = chosen[mine] if len(chosen[mine]) else chosen[:1]
+        values = torch.from_numpy(np.ascontiguousarray(part.fetch(read)))
+        if random is not None and self.images:
+            values = augmented(values, random, flips=self.flips, of=(len(chosen), mine))
+        values = values[: len(chosen[mine])]
+        target = torch.from_numpy(part.labels[chosen[mine]])
+        return (normalised(values, self.preprocessing) if self.images else values,), target
+
+
+def share(count: int, part: tuple[int, int]) -> slice:
+    """Which of `count` samples belong to a part (number, of how many)."""
+    number, parts = part
+    return slice(number * count // parts, (number + 1) * count // parts)
+
+
+def share_of(batch: Batch, part: tuple[int, int]) -> Batch:
+    """A part's samples of a batch."""
+    inputs, target = batch
+    mine = share(len(target), part)
+    return tuple(x[mine] for x in inputs), target[mine]
 
 
 def spread(labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -107,19 +130,26 @@ def spread(labels: NDArray[Any]) -> NDArray[np.int64]:
     return shuffled[by_class[np.argsort(round_of, kind="stable")]]
 
 
-def augmented(pixels: Tensor, random: torch.Generator, *, flips: bool) -> Tensor:
-    """Random crops of `pixels` [n, h, w, c] out of their zero-padded selves, half of them mirrored."""
-    count, height, width, _ = pixels.shape
+def augmented(
+    pixels: Tensor, random: torch.Generator, *, flips: bool, of: tuple[int, slice] | None = None
+) -> Tensor:
+    """Random crops of `pixels` [n, h, w, c] out of their zero-padded selves, half of them mirrored.
+
+    `of` says that they are some of so many, for all of which numbers are drawn.
+    """
+    count, mine = of or (len(pixels), slice(None))
+    height, width = pixels.shape[1:3]
     above, beside = max(1, round(height * _PADDING)), max(1, round(width * _PADDING))
     padded = pad(pixels, (0, 0, beside, beside, above, above))
-    top = torch.randint(0, 2 * above + 1, (count, 1), generator=random)
-    left = torch.randint(0, 2 * beside + 1, (count, 1), generator=random)
-    columns = torch.arange(width).repeat(count, 1)
-    mirrored = torch.randint(0, 2, (count, 1), generator=random).bool()
+    top = torch.randint(0, 2 * above + 1, (count, 1), generator=random)[mine]
+    left = torch.randint(0, 2 * beside + 1, (count, 1), generator=random)[mine]
+    mirrored = torch.randint(0, 2, (count, 1), generator=random).bool()[mine]
+    columns = torch.arange(width).repeat(len(left), 1)
     if flips:
         columns = torch.where(mirrored, width - 1 - columns, columns)
     rows = top + torch.arange(height)
-    return padded[torch.arange(count)[:, None, None], rows[:, :, None], (left + columns)[:, None, :]]
+    found = torch.arange(len(left))[:, None, None]
+    return padded[found, rows[:, :, None], (left + columns)[:, None, :]]
 
 
 def normalised(pixels: Tensor, preprocessing: Preprocessing | None) -> Tensor:

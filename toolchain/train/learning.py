@@ -23,10 +23,11 @@ from toolchain.contracts import Data, Progress
 from toolchain.errors import InputError, Interrupted
 from toolchain.program.capture import fingerprint, switch
 from toolchain.train.checkpoint import read_state, write_state
-from toolchain.train.distil import followed_loss, mean_loss
+from toolchain.train.crew import Job, crew
+from toolchain.train.devices import best_device
+from toolchain.train.distil import mean_loss
 from toolchain.train.journal import add_line
 from toolchain.train.lesson import Learner, Lesson, Pressure, Verdicts
-from toolchain.train.loop import best_device, computing
 from toolchain.train.metric import Metric, as_tuple, evaluate
 from toolchain.train.student import channels_last
 from toolchain.values import Learning, Program, Training
@@ -93,6 +94,17 @@ class _Bench:
     epochs: int
     progress: Progress
     device: torch.device
+
+    @property
+    def job(self) -> Job:
+        """What a step is computed with."""
+        return Job(
+            module=self.module,
+            teacher=self.teacher,
+            data=self.data,
+            training=self.training,
+            device=self.device,
+        )
 
 
 def learn(
@@ -188,16 +200,15 @@ def _epoch(bench: _Bench, number: int) -> Lived:
     size, seed = bench.training.batch_size, bench.training.seed
     steps = max(1, math.ceil(bench.data.train_size / size))
     total, seen = 0.0, 0
-    batches = bench.data.train(size, seed=(seed * 1_000_003 + number) % 2**31, augment=bench.training.augment)
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(crew().batches(bench.job, (seed * 1_000_003 + number) % 2**31)):
         now = (number - 1) * steps + min(step, steps - 1)
-        loss = _step(bench, batch, now, steps * bench.epochs)
+        loss, count = _step(bench, batch, now, steps * bench.epochs)
         if not math.isfinite(loss):
             raise InputError(
                 f"learning: the loss is {loss} in epoch {number}, step {step + 1}",
                 hint="check the data; finished epochs are kept",
             )
-        total, seen = total + loss * len(batch[1]), seen + len(batch[1])
+        total, seen = total + loss * count, seen + count
         note = f"epoch {number}/{bench.epochs}, loss {total / seen:.3f}"
         bench.progress.step(now + 1, steps * bench.epochs, note)
     mean = mean_loss(total, seen, bench.data)
@@ -211,25 +222,17 @@ def _epoch(bench: _Bench, number: int) -> Lived:
     )
 
 
-def _step(bench: _Bench, batch: Batch, step: int, steps: int) -> float:
-    """One step; the loss without the penalty."""
-    inputs, target = tuple(x.to(bench.device) for x in batch[0]), batch[1].to(bench.device)
+def _step(bench: _Bench, batch: Batch, step: int, steps: int) -> tuple[float, int]:
+    """One step: the mean loss of the batch without the penalty, and its samples."""
     bench.optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / (WARM * steps))
     bench.optimizer.zero_grad(set_to_none=True)
     weights = bench.pressure.weights(bench.module, drawn=True)
-
-    def student(*given: Tensor) -> Any:
-        return torch.func.functional_call(bench.module, weights, given)
-
-    with computing(bench.device, half=bench.training.half):
-        loss = followed_loss(student, bench.teacher, (inputs, target), bench.data, bench.training)
     penalty = bench.pressure.penalty(bench.module, step / steps)
-    whole = loss if penalty is None else loss + penalty.to(loss.device)
-    whole.backward()  # type: ignore[no-untyped-call]
+    loss = crew().backward(bench.job, batch, weights, penalty)
     torch.nn.utils.clip_grad_norm_(bench.optimizer.param_groups[0]["params"], bench.training.clip)
     bench.optimizer.step()
     bench.pressure.settle(bench.module)
-    return float(loss.detach())
+    return loss
 
 
 def _at_rest(bench: _Bench) -> GraphModule:

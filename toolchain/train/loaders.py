@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toolchain.errors import InputError
-from toolchain.train.batches import spread
+from toolchain.train.batches import share_of, spread
 from toolchain.train.metric import import_attribute
 from toolchain.values import Preprocessing, TensorSpec
 
@@ -42,9 +42,14 @@ class Loaders:
         """A hash of the validation samples and of the training part's size."""
         return self.identity
 
-    def train(self, batch_size: int, *, seed: int, augment: bool) -> Iterator[Batch]:
-        """One epoch of the training loader; torch's random state is seeded for it and then restored."""
-        return _seeded(self._checked(self.train_loader), seed)
+    def train(
+        self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """One epoch of the training loader; torch's random state is seeded for it and then restored.
+
+        For a share of every batch the whole batch is read: what the loader does is its own.
+        """
+        return (share_of(batch, part) for batch in _seeded(self._checked(self.train_loader), seed))
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation loader's batches."""

@@ -23,7 +23,9 @@ from toolchain.errors import CompressError, InputError, Interrupted
 from toolchain.program.capture import switch
 from toolchain.train.checkpoint import Checkpoint, Epoch, read_checkpoint, run_key, write_checkpoint
 from toolchain.train.constraint import Constraint
-from toolchain.train.distil import followed_loss, mean_loss
+from toolchain.train.crew import Job, crew
+from toolchain.train.devices import best_device
+from toolchain.train.distil import mean_loss
 from toolchain.train.gradual import Cut, Removal
 from toolchain.train.journal import add_line
 from toolchain.train.metric import Metric, as_tuple, evaluate
@@ -66,6 +68,17 @@ class _Bench:
     metric: Metric
     training: Training
     progress: Progress
+
+    @property
+    def job(self) -> Job:
+        """What a step is computed with now."""
+        return Job(
+            module=self.student.module,
+            teacher=self.teacher,
+            data=self.data,
+            training=self.training,
+            device=self.student.device,
+        )
 
 
 def fine_tune(
@@ -130,21 +143,6 @@ def fine_tune(
     return _result(program, removal, state)
 
 
-def best_device() -> torch.device:
-    """CUDA or MPS when there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def computing(device: torch.device, *, half: bool) -> torch.autocast:
-    """Forward passes in bfloat16, where asked for and on a GPU that has it; else as they are."""
-    there = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half and there)
-
-
 def learning_rate(step: int, steps: int, peak: float, course: str = "cosine") -> float:
     """Linear warm-up over the first 5 % of `steps`, then half a cosine down to zero; `step` from 0.
 
@@ -168,24 +166,20 @@ def _epoch(bench: _Bench, state: Checkpoint, number: int) -> Checkpoint:
     steps = max(1, math.ceil(bench.data.train_size / training.batch_size))
     total_steps = steps * training.epochs
     total, seen, rate = 0.0, 0, 0.0
-    batches = bench.data.train(
-        training.batch_size, seed=_seed(training.seed, number), augment=training.augment
-    )
-    for step, (inputs, target) in enumerate(batches):
+    for step, batch in enumerate(crew().batches(bench.job, _seed(training.seed, number))):
         now = (number - 1) * steps + min(step, steps - 1)
         student.cut_what_is_due(now, total_steps)
         share = student.rate(now, total_steps)
         course = learning_rate(now, total_steps, training.lr, training.rate)
         rate = course if share is None else share * training.lr
-        there = tuple(x.to(student.device) for x in inputs), target.to(student.device)
-        loss = _step(bench, there, rate)
+        loss, count = _step(bench, batch, rate)
         student.average(now)
         if not math.isfinite(loss):
             raise InputError(
                 f"fine-tuning: the loss is {loss} in epoch {number}, step {step + 1}",
                 hint=f"lower --lr (now {training.lr:g}); finished epochs are kept",
             )
-        total, seen = total + loss * len(target), seen + len(target)
+        total, seen = total + loss * count, seen + count
         left = "" if student.left is None else f", {student.left:.0%} of the parameters left"
         note = f"epoch {number}/{training.epochs}, loss {total / seen:.3f}{left}"
         bench.progress.step((number - 1) * steps + step + 1, total_steps, note)
@@ -220,21 +214,20 @@ def _log(bench: _Bench, state: Checkpoint) -> None:
     add_line(bench.training.log, part, last.number, bench.training.epochs, **values)
 
 
-def _step(bench: _Bench, batch: Batch, rate: float) -> float:
+def _step(bench: _Bench, batch: Batch, rate: float) -> tuple[float, int]:
+    """The mean loss of the batch, and its samples."""
     optimizer, module, constraint = bench.student.optimizer, bench.student.module, bench.student.constraint
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     constraint.forward(module)
-    with computing(bench.student.device, half=bench.training.half):
-        loss = followed_loss(module, bench.teacher, batch, bench.data, bench.training)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = crew().backward(bench.job, batch)
     constraint.backward(module)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, bench.training.clip)
     optimizer.step()
     constraint.settle(module)
-    return float(loss.detach())
+    return loss
 
 
 def _judge(bench: _Bench) -> float:

@@ -65,9 +65,11 @@ class Reduced:
         """A hash that changes when the samples or the size do."""
         return hashlib.sha256(f"{self.data.fingerprint()} reduced to {self.size}".encode()).hexdigest()
 
-    def train(self, batch_size: int, *, seed: int, augment: bool) -> Iterator[Batch]:
-        """One epoch of the training part."""
-        return map(self._reduced, self.data.train(batch_size, seed=seed, augment=augment))
+    def train(
+        self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """One epoch of the training part, or a share of every batch."""
+        return map(self._reduced, self.data.train(batch_size, seed=seed, augment=augment, part=part))
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation part."""

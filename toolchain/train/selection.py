@@ -16,6 +16,7 @@ from torch import Tensor
 
 from toolchain.contracts import Data
 from toolchain.errors import InputError
+from toolchain.train.batches import share_of
 from toolchain.train.confusion import IGNORED
 from toolchain.values import Preprocessing
 
@@ -54,10 +55,13 @@ class Selected:
         """A hash that changes when the samples or the classes do."""
         return hashlib.sha256(f"{self.whole.fingerprint()} {self.wanted}".encode()).hexdigest()
 
-    def train(self, batch_size: int, *, seed: int, augment: bool) -> Iterator[Batch]:
+    def train(
+        self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         """One epoch of the training part, shuffled by `seed`, in batches of `batch_size` but the last."""
         batches = self.whole.train(batch_size, seed=seed, augment=augment)
-        return _refilled((self._of(batch) for batch in batches), batch_size)
+        whole = _refilled((self._of(batch) for batch in batches), batch_size)
+        return (share_of(batch, part) for batch in whole)
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation part, in a fixed order."""

@@ -61,9 +61,11 @@ class Viewed:
         seen = replace(self.view, nats=(), block_nats=())
         return hashlib.sha256(f"{self.data.fingerprint()} seen by {seen}".encode()).hexdigest()
 
-    def train(self, batch_size: int, *, seed: int, augment: bool) -> Iterator[Batch]:
-        """One epoch of the training part."""
-        return map(self._seen, self.data.train(batch_size, seed=seed, augment=augment))
+    def train(
+        self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """One epoch of the training part, or a share of every batch."""
+        return map(self._seen, self.data.train(batch_size, seed=seed, augment=augment, part=part))
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation part."""
