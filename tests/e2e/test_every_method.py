@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import adaptive_avg_pool2d
 
-from tests import networks
 from tests.colours import colours
-from tests.networks import Attention, Dense, Depthwise
+from tests.networks import Attention, Dense, Depthwise, Residual
 from toolchain import cli, mixing, registry
 from toolchain.contest import reduce
 from toolchain.program.blocks import drop
@@ -22,14 +20,6 @@ from toolchain.program.entrance import narrowed
 from toolchain.program.rewrite import mask
 from toolchain.prune.planfile import read_plan
 from toolchain.report.record import read_record
-
-
-class Residual(networks.Residual):
-    """With a head that keeps the batch, whatever its size."""
-
-    def forward(self, x):
-        return self.head(adaptive_avg_pool2d(self.blocks(self.stem(x)), 1).flatten(1))
-
 
 NETWORKS = {"residual": Residual, "dense": Dense, "depthwise": Depthwise, "attention": Attention}
 METHODS = ("planner", *registry.names("toolchain.train.learners"))
@@ -104,6 +94,18 @@ def test_every_method_on_every_kind_of_network(network, method, models, images, 
     assert not plan.changes_nothing
     assert plan.criterion == ("taylor" if method == "planner" else method)
     assert {a["format"] for a in record["result"]["artifacts"]} == set(formats.split(","))
+
+
+@pytest.mark.slow
+def test_a_plan_is_applied_where_files_of_one_sample_are_judged(models, images, tmp_path):
+    """The network squeezes all it can, and LiteRT's files have a batch of 1."""
+    runtime = ["--runtime", "litert", "--precision", "int8"]
+    compressed(models["residual"], images, tmp_path / "out", "planner", *runtime, formats="tflite")
+    words = [models["residual"], "--data", images, "--apply", tmp_path / "out/plan.json", *runtime]
+    words += ["--formats", "tflite", "--epochs", "0", "--quiet", "--out", tmp_path / "again"]
+    assert cli.main(["plan", *map(str, words)]) == 0
+    again = read_record(tmp_path / "again/report.json")
+    assert {check["status"] for check in again["checks"]} <= {"pass", "not run"}
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from toolchain.program.capture import (
     switch,
 )
 from toolchain.program.channels import analyse
+from toolchain.program.rewrite import apply
 
 NETWORKS = [n for n in TOPOLOGIES if n != "option A"]
 
@@ -154,6 +155,52 @@ def test_a_batch_fixed_at_export_becomes_dynamic():
     program = from_exported(exported, name="fixed")
     assert program.inputs[0].shape[0] is None
     assert program.module(torch.randn(5, 3, 8, 8)).shape == (5, 2)
+
+
+class Squeezed(nn.Module):
+    """Pooled, then without the dimensions of one element."""
+
+    def __init__(self, squeeze):
+        super().__init__()
+        self.conv, self.head, self.squeeze = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), squeeze
+
+    def forward(self, x):
+        return self.head(self.squeeze(self.conv(x).mean((2, 3), keepdim=True)))
+
+
+SQUEEZES = {
+    "all": lambda x: x.squeeze(),
+    "all, in place": lambda x: x.squeeze_(),
+    "by number": lambda x: x.squeeze(-1).squeeze(2),
+    "several": lambda x: x.squeeze((2, 3)),
+    "the batch too": lambda x: x.squeeze((0, -2, -1)),
+    "nothing but by chance": lambda x: x.squeeze(0).squeeze(1).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", SQUEEZES)
+def test_a_batch_of_one_and_a_width_of_one_stay_dimensions(name):
+    network = Squeezed(SQUEEZES[name]).eval()
+    program = capture(network, (torch.randn(1, 3, 8, 8),), name="squeezed")
+    assert program.outputs[0].shape == (None, 2)
+    x = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        wanted = network(x)
+        torch.testing.assert_close(program.module(x), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(program.module(x[:1]), wanted[:1])
+        (group,) = analyse(program).groups
+        narrow = apply(program, analyse(program), {group.name: (2,)})
+        assert narrow.module(x[:1]).shape == (1, 2)
+
+
+def test_a_batch_of_one_that_was_squeezed_at_export_comes_back():
+    network = Squeezed(SQUEEZES["all"]).eval()
+    exported = torch.export.export(network, (torch.randn(1, 3, 8, 8),))
+    program, x = from_exported(exported, name="squeezed"), torch.randn(3, 3, 8, 8)
+    assert [s.shape for s in (*program.inputs, *program.outputs)] == [(None, 3, 8, 8), (None, 2)]
+    with torch.no_grad():
+        torch.testing.assert_close(program.module(x), network(x))
+        torch.testing.assert_close(program.module(x[:1])[0], network(x[:1]))
 
 
 class Fixed(nn.Module):

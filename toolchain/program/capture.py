@@ -214,11 +214,15 @@ def _with_dynamic_batch(program: Program) -> Program | None:
 
 
 def _agree(fixed: Program, dynamic: Program, single: tuple[Tensor, ...], several: tuple[Tensor, ...]) -> bool:
-    """Whether sample 0 of a batch comes out as it does alone."""
+    """Whether the first samples of a batch come out as they do alone; a batch of 1 may have been squeezed."""
     with torch.no_grad():
         wanted, found = fixed.module(*single), dynamic.module(*several)
-    pairs = zip(_flat(wanted), _flat(found), strict=True)
-    return all(torch.allclose(w, f[: w.shape[0]], rtol=1e-4, atol=1e-5) for w, f in pairs)
+    batch = next(x.shape[0] for x in single if x.dim())
+    pairs = [(w, f[:batch]) for w, f in zip(_flat(wanted), _flat(found), strict=True)]
+    return all(
+        w.numel() == f.numel() and torch.allclose(w.reshape(f.shape), f, rtol=1e-4, atol=1e-5)
+        for w, f in pairs
+    )
 
 
 def _flat(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

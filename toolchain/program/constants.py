@@ -340,15 +340,6 @@ def paired(cut: Cutting, call: Call) -> None:
     call.node.replace_input_with(x, copy)
 
 
-def squeezed(cut: Cutting, call: Call) -> None:
-    """Given: squeeze(x). Result: squeeze(x, dims), so that a width of 1 stays a dimension."""
-    x = cut.axes(call["self"])
-    if call.node.target in (_aten.squeeze.default, _aten.squeeze_.default) and cut.partly_kept(x):
-        ones = [d for d, size in enumerate(x.shape) if size == 1]
-        call.node.target = _aten.squeeze.dims
-        call.node.args, call.node.kwargs = (call["self"], ones), {}
-
-
 REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     **dict.fromkeys(
         ["view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias", "unflatten", "expand"], sizes
@@ -392,6 +383,5 @@ REWRITES: Final[dict[str, Callable[[Cutting, Call], None]]] = {
     "repeat_interleave": copies,
     "roll": shifts,
     "scaled_dot_product_attention": scale,
-    "squeeze": squeezed,
     "view_as_complex": paired,
 }

@@ -2,7 +2,8 @@
 
 Given:  constants computed inside forward (masks, ranges, index tables), aliases, checks of types and shapes,
         regions under `no_grad`
-Result: constants as buffers, no aliases, no checks, the regions' operators in line and detached
+Result: constants as buffers, no aliases, no checks, the regions' operators in line and detached, squeezed
+        dimensions by number
 """
 
 from __future__ import annotations
@@ -47,11 +48,32 @@ def fold(module: GraphModule) -> None:
         if call is not None and call.op in _ALIASES:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+    _name_squeezed(module)
     unpack(module)
     keep_copies(module)
     _drop_dead(module)
     module.graph.lint()
     module.recompile()
+
+
+def _name_squeezed(module: GraphModule) -> None:
+    """Given: squeeze(x), or of dimensions that can be 1 by chance. Result: squeeze(x, those always 1).
+
+    So a batch of 1 stays a dimension, as batches of any other size do, and a width that is cut to 1 too.
+    """
+    for node in module.graph.nodes:
+        call = call_of(node)
+        if call is None or call.op != "squeeze":
+            continue
+        sizes = call["self"].meta["val"].shape
+        ones = [d for d, size in enumerate(sizes) if isinstance(size, int) and size == 1]
+        if call["dim"] is not None:
+            asked = [call["dim"]] if isinstance(call["dim"], int) else call["dim"]
+            asked = [d % max(len(sizes), 1) for d in asked]
+            if set(asked) <= set(ones):
+                continue
+            ones = [d for d in ones if d in asked]
+        node.target, node.args, node.kwargs = _aten.squeeze.dims, (call["self"], ones), {}
 
 
 def _drop_dead(module: GraphModule) -> None:

@@ -42,7 +42,7 @@ def unsqueeze(t: Tracing, call: Call) -> Value:
 
 
 def squeeze(t: Tracing, call: Call) -> Value:
-    """Dimensions of size 1 go; a kept count of 1 must not be squeezed, so the rewriting names them."""
+    """Dimensions of size 1 go; the graph names them."""
     x = t.axes(call["self"])
     asked = [x.dim(d) for d in _several(call["dim"])] if call["dim"] is not None else list(range(len(x)))
     kept = [d for d in range(len(x)) if d not in asked or x.shape[d] != 1]
