@@ -31,6 +31,9 @@ CONVOLUTION = Layer(
 )
 
 
+BOTH = pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+
+
 def binary(arch: str = "") -> Path:
     """The runner, or a skip with the reason why it cannot be built here."""
     try:
@@ -45,6 +48,11 @@ def library(runtime: str) -> Library:
     if found is None:
         pytest.skip(f"no library of {runtime} that the runner knows is installed")
     return found
+
+
+def small(runtime: str, folder: Path) -> Path:
+    """A model for `runtime`."""
+    return small_onnx(folder / "a.onnx") if runtime == "onnxruntime" else small_tflite(folder / "a.tflite")
 
 
 def small_onnx(path: Path, width: int = 4, elements: str = "FLOAT") -> Path:
@@ -99,3 +107,8 @@ def start(job: Job | str, folder: Path, *more: str, **kwargs: Any) -> subprocess
 def records(text: str) -> list[Mapping[str, Any]]:
     """The records of an answer."""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def trials(text: str) -> list[dict[str, Any]]:
+    """The trials of an answer."""
+    return [record for record in records(text) if record["type"] == "trial"]

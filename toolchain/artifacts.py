@@ -8,11 +8,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from toolchain.errors import InputError
 from toolchain.values import Artifact, Precision
 
-_BLOCK = 1 << 20
+FORMAT_OF: Final = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
+"""The format of a model file that a runtime opens itself, by its ending."""
+_BLOCK: Final = 1 << 20
 
 
 def deliver(

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from toolchain import __version__
-from toolchain.artifacts import content_hash
+from toolchain.artifacts import FORMAT_OF, content_hash
 from toolchain.assembly import FLOAT_OF, build, material_of, quantizers, require_formats
 from toolchain.contracts import (
     Benched,
@@ -30,12 +30,10 @@ from toolchain.stages import Stages
 from toolchain.train.data import open_data
 from toolchain.values import Request
 
-SUFFIXES: Final = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
-
 
 def is_model_file(path: Path) -> bool:
     """Whether `path` is named as a file that a runtime opens itself."""
-    return path.suffix in SUFFIXES
+    return path.suffix in FORMAT_OF
 
 
 def bench_on_device(
@@ -93,7 +91,7 @@ def _chosen(runtimes: Sequence[Runtime], wanted: str) -> list[Runtime]:
 
 def _given(path: Path, runtimes: Sequence[Runtime]) -> ModelFile:
     """A file as it is; nobody says which precision is in it."""
-    form = SUFFIXES[path.suffix]
+    form = FORMAT_OF[path.suffix]
     for runtime in runtimes:
         if runtime.format == form:
             return ModelFile(path=path, runtime=runtime.name, sha256=content_hash(path))

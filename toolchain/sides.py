@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from toolchain.artifacts import describe
+from toolchain.artifacts import FORMAT_OF, describe
 from toolchain.contracts import Data, Runtime, Target
 from toolchain.errors import InputError
 from toolchain.plain import from_plain
@@ -21,7 +21,6 @@ from toolchain.report.record import chosen_artifact, chosen_measurement, read_re
 from toolchain.stages import Stages
 from toolchain.values import Artifact, Measurement, Precision, Preprocessing, Program
 
-_EXPORTED: Final = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
 _LFS: Final = b"version https://git-lfs"
 
 
@@ -85,19 +84,19 @@ def open_baseline(text: str, candidate: Path, wishes: Wishes, stages: Stages) ->
 def _side(path: Path, label: str, wishes: Wishes, stages: Stages) -> Side:
     if path.suffix == ".json":
         return Side(label=label, stored=_stored(path, wishes))
-    if path.is_dir() and path.suffix not in _EXPORTED:
+    if path.is_dir() and path.suffix not in FORMAT_OF:
         record = read_record(path / "report.json")
         chosen = chosen_artifact(record)
         if chosen is None or not (path / chosen["path"]).exists():
             raise InputError(f"{path} holds no result file", hint="name the model file itself")
         return replace(_side(path / chosen["path"], label, wishes, stages), precision=chosen["precision"])
-    if path.suffix in _EXPORTED:
+    if path.suffix in FORMAT_OF:
         return _exported(path, label, wishes)
     return _from_program(path, label, wishes, stages)
 
 
 def _exported(path: Path, label: str, wishes: Wishes) -> Side:
-    form = _EXPORTED[path.suffix]
+    form = FORMAT_OF[path.suffix]
     runtime = next((r for r in wishes.target.runtimes if r.format == form), None)
     if runtime is None:
         raise InputError(f"target '{wishes.target.name}' does not run {path.suffix} files")
