@@ -282,9 +282,9 @@ def _run_restore(flags: argparse.Namespace, name: str) -> Outcome:
 
 def _run_gate(flags: argparse.Namespace, name: str) -> Outcome:
     """gate, noise and history."""
-    from toolchain import gate_commands
+    from toolchain.gate.commands import RUNNERS
 
-    return gate_commands.RUNNERS[name](flags)
+    return RUNNERS[name](flags)
 
 
 _COMMANDS: Final = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from toolchain import __version__, registry
 from toolchain.errors import InputError
 from toolchain.flag_devices import add_bundle, add_device, add_prediction, add_target, device_of
+from toolchain.flag_gate import GATING, add_gate_flags
 from toolchain.flag_learning import add_learning, learning_of
 from toolchain.flag_parser import Parser
 from toolchain.flag_storage import add_restore, add_storage, storage_of
@@ -28,7 +29,6 @@ from toolchain.flag_values import (
     side_lengths,
     smaller_sides,
 )
-from toolchain.gate_flags import GATING, add_gate_flags
 from toolchain.help_texts import COMMANDS, EXAMPLES, EXIT_CODES
 from toolchain.values import Budget, Learning, Precision, Preprocessing, Request, Training
 

@@ -31,10 +31,10 @@ from benchmarks.gate.slower import add_work
 from targets.host import TARGET
 from toolchain.artifacts import describe
 from toolchain.contracts import Silent
-from toolchain.gate import PAIRS, gate
-from toolchain.gate_record import GateRequest
+from toolchain.gate.comparison import PAIRS, gate
+from toolchain.gate.record import GateRequest
+from toolchain.gate.sides import Wishes
 from toolchain.latency.paired import ratio_interval
-from toolchain.sides import Wishes
 from toolchain.values import Artifact, Measurement
 
 RAW: Final = Path(__file__).parent / "raw"

@@ -8,10 +8,10 @@ import pytest
 
 from toolchain import cli, errors
 from toolchain.cases import requests_of
+from toolchain.flag_gate import GATING
 from toolchain.flags import parser_for, request_of
-from toolchain.gate_commands import gate_request
-from toolchain.gate_flags import GATING
-from toolchain.gate_record import EXIT
+from toolchain.gate.commands import gate_request
+from toolchain.gate.record import EXIT
 from toolchain.help_texts import COMMANDS, EXIT_CODES
 
 ROOT = Path(__file__).parents[2]

@@ -14,14 +14,14 @@ from targets.host import TARGET as HOST
 from toolchain import cli
 from toolchain.contracts import Checked, Runtime, Silent, Target
 from toolchain.errors import InputError
-from toolchain.gate import gate, threshold
-from toolchain.gate_limits import Limits
-from toolchain.gate_record import EXIT, GateRequest
+from toolchain.gate.comparison import gate, threshold
+from toolchain.gate.limits import Limits
+from toolchain.gate.record import EXIT, GateRequest
+from toolchain.gate.sides import Wishes
 from toolchain.latency.intervals import Trial, summarise
 from toolchain.latency.noise import Noise, identity_of, noise_file, noise_text
 from toolchain.report.gate_ci import github_annotations, junit_xml
 from toolchain.report.gate_text import gate_markdown, gate_text
-from toolchain.sides import Wishes
 from toolchain.values import Conditions
 
 HERE = Conditions(
@@ -233,7 +233,7 @@ def test_instructions_are_compared_by_their_least_count(asked, monkeypatch):
 
 def test_a_device_is_reached_by_its_route(capsys, tmp_path):
     from toolchain.flags import parser_for
-    from toolchain.gate_commands import gate_request
+    from toolchain.gate.commands import gate_request
 
     words = ["a.onnx", "--baseline", "b.onnx", "--device"]
     found = gate_request(parser_for("gate", "gate").read([*words, "host"])).wishes.target

@@ -10,8 +10,8 @@ from tests.unit.test_gate import Fake, asked, gate, git  # noqa: F401 - `asked` 
 from toolchain import cli
 from toolchain.contracts import Silent
 from toolchain.errors import InputError
-from toolchain.gate_noise import measure_noise
-from toolchain.history import append, history
+from toolchain.gate.history import append, history
+from toolchain.gate.noise import measure_noise
 from toolchain.latency.changes import LEAST, changes
 from toolchain.report.gate_text import noise_text
 from toolchain.report.history_page import history_text, picture

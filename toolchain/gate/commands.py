@@ -15,17 +15,17 @@ from toolchain.artifacts import place
 from toolchain.contracts import Target
 from toolchain.deliver import refuse_foreign_folder, replace_folder
 from toolchain.errors import InputError
-from toolchain.gate import gate, target_named
-from toolchain.gate_limits import Limits
-from toolchain.gate_noise import measure_noise
-from toolchain.gate_record import GateRequest
-from toolchain.history import append, history
+from toolchain.gate.comparison import gate, target_named
+from toolchain.gate.history import append, history
+from toolchain.gate.limits import Limits
+from toolchain.gate.noise import measure_noise
+from toolchain.gate.record import GateRequest
+from toolchain.gate.sides import Wishes
 from toolchain.reaching import reached
 from toolchain.report.gate_ci import github_annotations, junit_xml
 from toolchain.report.gate_text import gate_markdown, gate_text, noise_text
 from toolchain.report.history_page import history_text, picture
 from toolchain.screen import only_ours, progress_on
-from toolchain.sides import Wishes
 from toolchain.values import Preprocessing
 
 Outcome = tuple[str, int]

@@ -16,14 +16,14 @@ from typing import Any, Final
 from toolchain import registry
 from toolchain.contracts import Device, Progress, Sampling, Target
 from toolchain.errors import InputError
-from toolchain.gate_limits import Judged, judge_limits
-from toolchain.gate_record import Found, GateRequest, gate_record
+from toolchain.gate.limits import Judged, judge_limits
+from toolchain.gate.record import Found, GateRequest, gate_record
+from toolchain.gate.sides import Side, open_baseline, open_candidate
 from toolchain.latency.intervals import Interval, pooled, verdict
 from toolchain.latency.noise import TIMES, Noise, identity_of, known_noise
 from toolchain.latency.paired import ratio_interval
 from toolchain.latency.sequential import Course, answer_of, log_ratio, until_clear
 from toolchain.latency.timings import cache_folder
-from toolchain.sides import Side, open_baseline, open_candidate
 from toolchain.stages import Stages
 from toolchain.values import Artifact, Measurement
 

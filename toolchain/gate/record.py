@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from toolchain import __version__
-from toolchain.gate_limits import Judged, Limits
+from toolchain.gate.limits import Judged, Limits
+from toolchain.gate.sides import Side, Wishes
 from toolchain.latency.intervals import Interval
 from toolchain.latency.noise import Noise
 from toolchain.latency.sequential import Answer, Course, Look
 from toolchain.plain import to_plain
-from toolchain.sides import Side, Wishes
 from toolchain.values import Measurement
 
 EXIT: Final[Mapping[Answer, int]] = {"pass": 0, "fail": 1, "inconclusive": 10}

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from toolchain.artifacts import place
 from toolchain.contracts import Device, Progress
-from toolchain.gate import Pairs
-from toolchain.gate_record import GateRequest, now
+from toolchain.gate.comparison import Pairs
+from toolchain.gate.record import GateRequest, now
+from toolchain.gate.sides import Wishes, built, open_candidate
 from toolchain.latency.noise import (
     TIMES,
     Noise,
@@ -23,7 +24,6 @@ from toolchain.latency.noise import (
 from toolchain.latency.paired import BLOCK
 from toolchain.latency.timings import cache_folder
 from toolchain.plain import to_plain
-from toolchain.sides import Wishes, built, open_candidate
 from toolchain.stages import Stages
 from toolchain.values import Artifact, Program
 

@@ -17,7 +17,7 @@ from toolchain.values import Artifact, Measurement, Preprocessing
 
 if TYPE_CHECKING:
     from toolchain.contracts import Arrays, Data, Session
-    from toolchain.sides import Side
+    from toolchain.gate.sides import Side
 
 SAMPLES: Final = 256
 """Random inputs on which answers are compared where there are no data."""
