@@ -94,6 +94,8 @@ def form_named(request: Request) -> tuple[Form, Any] | None:
 def kept(run: Run, choice: Choice, program: Program) -> tuple[Choice, Program, Kept | None]:
     """The program with weights in the form asked for, and the choice whose files say so; else as handed in.
 
+    A network that is handed a part of the input is trained on that part, with what it was before as teacher.
+
     Raises:
         Interrupted: Ctrl-C; finished epochs are kept.
     """
@@ -101,6 +103,7 @@ def kept(run: Run, choice: Choice, program: Program) -> tuple[Choice, Program, K
     if asked is None or found is None:
         return choice, program, None
     form, setting = found
+    run = run if choice.run.view is None else choice.run
     before = None if run.data is None else program_score(run, program)
     if asked.sparsity:
         schedule: Schedule = registry.find("toolchain.prune.schedules", "SCHEDULE", asked.schedule)
@@ -126,7 +129,7 @@ def kept(run: Run, choice: Choice, program: Program) -> tuple[Choice, Program, K
     zeros = sum(int((w == 0).sum()) for w in weights) / max(1, sum(w.numel() for w in weights))
     after = None if run.data is None else program_score(run, program)
     choice = replace(choice, run=replace(choice.run, material=material))
-    if run.request.budget == Budget():
+    if run.request.budget == Budget() and choice.plan.changes_nothing:
         choice = replace(choice, reason="no budget: nothing is pruned, weights are stored")
     return choice, program, Kept(before=before, after=after, zeros=zeros)
 

@@ -322,7 +322,7 @@ class Learning:
     method: str = PLANNER
     epochs: int = 10
     transition: str = "sigmoid"
-    price: float = 0.3
+    price: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
