@@ -187,15 +187,16 @@ def _learned(run: Run, learner: Learner, lesson: Lesson, choice: Choice) -> Lear
         return Learned(program=run.program, verdicts=verdicts, counts={}, history=())
     request, data = run.request, run.data
     assert data is not None
+    limits = (
+        to_plain(request.budget),
+        request.target,
+        request.device,
+        list(choice.combination),
+        list(choice.plan.in_float),
+    )
     inputs = [
         *(learner.name, fingerprint(run.program), data.fingerprint(), to_plain(request.preprocessing)),
-        *(
-            to_plain(request.budget),
-            request.target,
-            request.device,
-            list(choice.combination),
-            list(choice.plan.in_float),
-        ),
+        *(() if learner.every_epoch else limits),
         *(to_plain(request.learning), to_plain(request.training), request.seed, run.program.loose),
     ]
     with run.stage(f"Learning what to remove ({learner.name})", "learn"):
@@ -217,7 +218,7 @@ def _learned(run: Run, learner: Learner, lesson: Lesson, choice: Choice) -> Lear
 
 def _note(run: Run, learner: Learner, lesson: Lesson, found: Learned) -> None:
     """What became of the network while it learned, before anything was cut."""
-    last, whole, usage = found.history[-1], lesson.usage.exact({}), lesson.usage
+    last, whole, usage = found.history[found.taken - 1], lesson.usage.exact({}), lesson.usage
     used = ", ".join(
         f"{name} {100 * now:.0f} % of the limit (whole: {100 * then:.0f} %)"
         for name, now, then in zip(usage.names, last.used, whole, strict=True)
@@ -226,8 +227,13 @@ def _note(run: Run, learner: Learner, lesson: Lesson, found: Learned) -> None:
     total = sum(group.size for group in groups)
     closed = total - sum(found.counts[group.name] for group in groups)
     gone = sum(found.counts.get(name, 1) == 0 for name in lesson.inside)
+    epochs = f"{len(found.history)} epochs"
+    if learner.every_epoch:
+        holds = max(last.used, default=0.0) <= 1
+        why = "the best of those that hold the limits as they are" if holds else "none holds the limits yet"
+        epochs = f"epoch {found.taken} of {len(found.history)} ({why})"
     run.notes.append(
-        f"{learner.name}: after {len(found.history)} epochs {closed} of {total} channels and {gone} of "
+        f"{learner.name}: after {epochs} {closed} of {total} channels and {gone} of "
         f"{len(lesson.inside)} blocks had closed; what was open used {used}; "
         f"{run.metric.name} {last.metric:.2f}"
     )

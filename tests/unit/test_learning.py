@@ -1,5 +1,6 @@
 """Pruning while training: it learns, resumes to the bit, ends under its limit, and changes nothing given."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from toolchain.program.channels import analyse
 from toolchain.program.cost import cost
 from toolchain.prune.plan import Limit
 from toolchain.resources import shape_of
-from toolchain.train.learners import bar
+from toolchain.train.learners import bar, l1l2
 from toolchain.train.learning import learn
 from toolchain.train.metric import evaluate, program_runner
 from toolchain.values import Learning, Training
@@ -94,3 +95,24 @@ def test_a_checkpoint_of_other_settings_is_refused(program, data, tmp_path):
     taught(program, data, tmp_path, learning=replace(LEARNING, epochs=1))
     with pytest.raises(InputError, match="belongs to another"):
         taught(program, data, tmp_path)
+
+
+def test_epochs_are_kept_and_chosen_from_when_the_limit_is_known(program, data, tmp_path, monkeypatch):
+    """Learned once; a wide limit gets the best early epoch, one that no epoch holds the last."""
+    monkeypatch.setattr(l1l2, "SHARE", 0.15)
+    steps = []
+    progress = SimpleNamespace(step=lambda *_: steps.append(1), stage=Silent().stage)
+    found = [
+        taught(program, data, tmp_path / "c", share=share, learner=l1l2.LEARNER, progress=progress)
+        for share in (1.0, 0.8, 0.01)
+    ]
+    assert len(steps) == LEARNING.epochs * math.ceil(data.train_size / TRAINING.batch_size), "learned again"
+    for one in found:
+        holding = [epoch for epoch in one.history if max(epoch.used) <= 1]
+        if holding:
+            best = max(epoch.metric for epoch in holding)
+            assert one.taken == max(e.number for e in holding if e.metric == best)
+        judged = evaluate(program_runner(one.program), data, TOP1).value
+        assert judged == one.history[one.taken - 1].metric, "the network is not that of the epoch taken"
+    assert max(found[1].history[found[1].taken - 1].used) <= 1, "no epoch held 80 %: nothing was tried"
+    assert found[2].taken == LEARNING.epochs

@@ -61,13 +61,14 @@ class Lived:
 class Learned:
     """The whole network with what it learned in its weights, and the verdicts on its parts.
 
-    `counts` is how much of every axis had not closed by itself.
+    `counts` is how much of every axis had not closed by itself. `taken` is the epoch that all this is of.
     """
 
     program: Program
     verdicts: Verdicts
     counts: Mapping[str, int]
     history: tuple[Lived, ...]
+    taken: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,20 +156,25 @@ def learn(
     history: tuple[Lived, ...] = ()
     if state is not None:
         history = state.history
-        module.load_state_dict(state.weights)
-        pressure.restore(state.pressure)
+        _return(bench, state)
         bench.optimizer.load_state_dict(state.optimizer)
     if not finish:
-        history = _epochs(bench, history, folder, key)
+        history = _epochs(bench, history, folder, key, every=learner.every_epoch)
+    taken = len(history)
+    if learner.every_epoch:
+        history, taken = _chosen(bench, history, folder, key)
     return Learned(
         program=replace(lesson.program, module=_at_rest(bench).cpu()),
         verdicts=pressure.verdicts(module),
         counts=pressure.counts(module),
         history=history,
+        taken=taken,
     )
 
 
-def _epochs(bench: _Bench, history: tuple[Lived, ...], folder: Path, key: str) -> tuple[Lived, ...]:
+def _epochs(
+    bench: _Bench, history: tuple[Lived, ...], folder: Path, key: str, *, every: bool
+) -> tuple[Lived, ...]:
     devices = [] if bench.device.type != "cuda" else [bench.device]
     try:
         for number in range(len(history) + 1, bench.epochs + 1):
@@ -182,6 +188,10 @@ def _epochs(bench: _Bench, history: tuple[Lived, ...], folder: Path, key: str) -
                 "pressure": bench.pressure.state(),
                 "optimizer": bench.optimizer.state_dict(),
             }
+            if every:
+                place = _place(folder, number)
+                place.mkdir(exist_ok=True)
+                write_state(place, {**content, "optimizer": {}})
             write_state(folder, content)
             last, lr = history[-1], bench.optimizer.param_groups[0]["lr"]
             values = {"loss": last.loss, "metric": last.metric, "lr": lr, "seconds": last.seconds}
@@ -193,6 +203,44 @@ def _epochs(bench: _Bench, history: tuple[Lived, ...], folder: Path, key: str) -
             hint="--resume continues; --resume --finish takes what is learned so far",
         ) from stop
     return history
+
+
+def _chosen(
+    bench: _Bench, history: tuple[Lived, ...], folder: Path, key: str
+) -> tuple[tuple[Lived, ...], int]:
+    """Go back to the best epoch whose network holds every limit as it is; stay with the last if none does.
+
+    The history comes back with what every epoch uses of the limits of now; it may have lived under others.
+    """
+    found: list[Lived] = []
+    best: tuple[Lived, _State] | None = None
+    for epoch in history:
+        state = read_state(_place(folder, epoch.number), key, _state_of)
+        if state is None:
+            raise InputError(
+                f"{_place(folder, epoch.number)} is gone, and with it the network of an epoch",
+                hint=f"delete {folder} to learn anew",
+            )
+        _return(bench, state)
+        used = bench.lesson.usage.exact(bench.pressure.counts(bench.module))
+        found.append(replace(epoch, used=used))
+        if max(used, default=0.0) <= 1 and (
+            best is None or not bench.metric.better(best[0].metric, epoch.metric)
+        ):
+            best = epoch, state
+    if best is not None:
+        _return(bench, best[1])
+    return tuple(found), len(history) if best is None else best[0].number
+
+
+def _return(bench: _Bench, state: _State) -> None:
+    bench.module.load_state_dict(state.weights)
+    bench.pressure.restore(state.pressure)
+
+
+def _place(folder: Path, number: int) -> Path:
+    """Where the network of an epoch is kept."""
+    return folder / f"epoch-{number}"
 
 
 def _epoch(bench: _Bench, number: int) -> Lived:

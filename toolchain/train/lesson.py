@@ -109,7 +109,8 @@ class Learner:
     `begin` starts a lesson; None: nothing is learned, and `judge` gives the verdicts from the network and the
     criterion's scores. `distils`: the unpruned network is the teacher. `branches`: it can
     learn with loose additions, of whose branches each has channels of its own. `inputs`: it removes parts of
-    the network's input, which its lesson then describes.
+    the network's input, which its lesson then describes. `every_epoch`: it learns alike whatever the limits,
+    the network of every epoch is kept, and which of them is taken is decided for each limit afterwards.
     """
 
     name: str
@@ -119,3 +120,4 @@ class Learner:
     distils: bool = True
     branches: bool = False
     inputs: bool = False
+    every_epoch: bool = False

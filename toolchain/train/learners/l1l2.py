@@ -140,4 +140,5 @@ LEARNER: Final = Learner(
     summary="the l1/l2 pseudo-norm of all kernels; the least are zeroed after every epoch",
     begin=Kernels,
     distils=False,
+    every_epoch=True,
 )
