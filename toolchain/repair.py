@@ -43,6 +43,10 @@ BYTES: Final = 256 * 2**20
 FEWEST: Final = 32
 """Fewer samples say too little to fit anything to."""
 
+CLEARLY: Final = 0.9
+"""Share of the divergence that a fit may leave: a few per cent won on few samples are bought with weights
+that train worse (for a VGG 1.39 -> 1.30 nats cost 12.6 points after two epochs)."""
+
 
 def repaired(run: Run, choice: Choice) -> Choice:
     """The choice with weights rescaled and fitted and statistics estimated anew, as the request asks.
@@ -129,8 +133,10 @@ def _refitted(run: Run, choice: Choice, program: Program, data: Data) -> Program
     record = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     before, after = record["nats"]
     change = f"divergence from the original {before:.2f} before, {after:.2f} nats after"
-    if not after < before:
-        run.notes.append(f"weights fitted to the original were worse ({change}): left as they were")
+    if not after < CLEARLY * before:
+        run.notes.append(
+            f"weights fitted to the original were not clearly better ({change}): left as they were"
+        )
         return program
     run.notes.append(f"weights of {record['layers']} layers fitted to the original: {change}")
     module = copy.deepcopy(program.module)

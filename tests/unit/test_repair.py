@@ -143,6 +143,18 @@ def test_a_fit_that_is_no_better_is_left(tmp_path, monkeypatch):
     assert "left as they were" in run.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("after", "says"), [(0.89, "weights of 4 layers fitted"), (0.91, "not clearly better")]
+)
+def test_a_fit_that_wins_little_is_left(after, says, tmp_path, monkeypatch):
+    nats = iter((1.0, after))
+    monkeypatch.setattr(repair, "damage_together", lambda *_: next(nats))
+    run, choice = prepared(work=tmp_path)
+    found = repaired(run, choice).program
+    assert says in run.notes[0]
+    assert (fingerprint(found) == fingerprint(choice.program)) == (after > 0.9)
+
+
 def test_too_few_samples_say_nothing(tmp_path):
     run, choice = prepared(work=tmp_path)
     run.data.x = run.data.x[:100]
