@@ -32,6 +32,7 @@ mkdir run/sshd
 ip link set lo up
 mount -o remount,bind,ro {root}
 touch mnt/space
+PATH=$PATH:/usr/sbin:/sbin
 exec chroot . /bin/sh -c 'while :; do sleep 1; done'
 """
 SECONDS: Final = 20.0
