@@ -23,6 +23,7 @@ from toolchain.program.capture import fingerprint
 from toolchain.program.channels import analyse
 from toolchain.program.connecting import completed, prepared
 from toolchain.program.cost import layers
+from toolchain.program.entrance import narrowed
 from toolchain.program.ordering import Keep
 from toolchain.program.rescale import rescale
 from toolchain.run import Run
@@ -76,10 +77,13 @@ def repaired(run: Run, choice: Choice) -> Choice:
 
 def _original(run: Run) -> Run | None:
     """The run on the network as handed in; None where it is on that, or without data."""
-    if run.learned_from is None or run.data is None or run.learned_from.module is run.program.module:
+    given = run.learned_from
+    if given is None or run.data is None or given.module is run.program.module:
         return None
-    given = replace(run.learned_from, loose=run.program.loose)
-    return replace(run, program=given, learned_from=None)
+    if run.view is None or run.origin is None:
+        return replace(run, program=replace(given, loose=run.program.loose), learned_from=None)
+    origin = replace(run.origin, program=given, learned_from=None)
+    return replace(run, program=narrowed(given, run.view), learned_from=None, origin=origin)
 
 
 def _repaired(run: Run, choice: Choice) -> Choice:

@@ -17,7 +17,7 @@ from toolchain.program.capture import capture
 from toolchain.program.channels import analyse
 from toolchain.program.cost import cost
 from toolchain.resources import shape_of
-from toolchain.values import Budget, Conditions, Measurement
+from toolchain.values import Budget, Conditions, Learning, Measurement
 
 NS_PER_MAC = 1.0
 
@@ -68,8 +68,9 @@ def close(program, monkeypatch, *, share, factor, fixed_ms=0.0, again=0.0):
         program=program,
         given=program,
         resize=None,
+        view=None,
         channels=channels,
-        request=SimpleNamespace(budget=Budget(ms=share * whole_ms), seed=0),
+        request=SimpleNamespace(budget=Budget(ms=share * whole_ms), learning=Learning(), seed=0),
         target=SimpleNamespace(name="test"),
     )
 
