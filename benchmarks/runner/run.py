@@ -30,7 +30,7 @@ from toolchain.latency.intervals import median_interval
 from toolchain.plain import to_plain
 
 RUNTIME_OF = {".onnx": "onnxruntime", ".tflite": "litert"}
-RUNS, SECONDS, WARMUP = 200, 1.0, 20
+RUNS, SECONDS, WARMUP = 200, 0.5, 20
 TOOL = "ai_edge_litert.tools.benchmark_litert_model"
 Round = Mapping[str, Mapping[str, Any]]
 """What each of them said of a file: `median_ms`, `cpu_ms` (not the tool), the runner also `between_us`."""
