@@ -5,7 +5,7 @@ SHARE  ?= 0.5
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-SOURCE := toolchain targets benchmarks tests
+SOURCE := toolchain targets benchmarks tests examples
 
 .DEFAULT_GOAL := help
 .PHONY: help demo model always runner firmware board test test-all check lint format clean

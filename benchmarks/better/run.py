@@ -24,7 +24,7 @@ from benchmarks.better import rivals
 from benchmarks.better.contest import Contest, tuned
 from benchmarks.better.networks import NETWORKS
 from benchmarks.better.report import OURS, compared, markdown, picture
-from benchmarks.schedules.run import thinned
+from benchmarks.tables import thinned
 from toolchain.train.data import open_data
 from toolchain.values import Preprocessing, Training
 

@@ -12,7 +12,6 @@ kernel_norms.json, .md and .svg are replaced after every run; what is there alre
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from torch import Tensor
 from benchmarks.methods.panels import Panel, svg
 from benchmarks.methods.sparsity_report import doubt
 from benchmarks.methods.vgg import images, trained
-from benchmarks.schedules.run import thinned
+from benchmarks.tables import add, few, opened, thinned
 from toolchain.contracts import Data, Silent
 from toolchain.learning import lesson_of
 from toolchain.load.opening import load
@@ -75,11 +74,9 @@ def main() -> int:
     flags = parser.parse_args()
     setting = {name: getattr(flags, name) for name in SETTING}
     results = HERE / "kernel_norms.json"
-    record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    if record.get("setting") != setting:
-        record = {"setting": setting, "runs": []}
+    record = opened(results, setting)
     out = flags.out.absolute()
-    data = images(thinned(flags.data, out / f"data-{flags.train}-{flags.val}", flags.train, flags.val))
+    data = images(few(flags))
     path = out / f"vgg-{flags.corpus}-{flags.corpus_epochs}.pt2"
     if not path.exists():
         many = thinned(flags.data, out / f"data-{flags.corpus}-{flags.val}", flags.corpus, flags.val)
@@ -90,11 +87,7 @@ def main() -> int:
     for seed in flags.seeds:
         for norm, nats in [("none", 0.0), *((name, nats) for nats in flags.nats for name in NORMS)]:
             if (norm, nats, seed) not in done:
-                record["runs"].append(one(flags, program, data, norm, nats, seed))
-                print(json.dumps(record["runs"][-1]), flush=True)
-                results.write_text(json.dumps(record, indent=1) + "\n")
-                results.with_suffix(".md").write_text(markdown(record))
-                results.with_suffix(".svg").write_text(picture(record))
+                add(results, record, one(flags, program, data, norm, nats, seed), markdown, picture)
     return 0
 
 

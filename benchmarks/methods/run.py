@@ -18,13 +18,15 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from benchmarks.commands import edgefit
 from benchmarks.methods.panels import Panel, svg
-from benchmarks.schedules.run import answer, thinned
+from benchmarks.schedules.run import answer
+from benchmarks.tables import add, few, opened
 from toolchain.errors import BudgetError
 
 HERE = Path(__file__).parent
@@ -77,23 +79,17 @@ def main() -> int:
     flags = parser.parse_args()
     data = flags.data
     if data.is_dir():
-        data = thinned(data, flags.out.absolute() / f"data-{flags.train}-{flags.val}", flags.train, flags.val)
+        data = few(flags)
     setting = {k: getattr(flags, k) for k in ("resource", "learn", "tune", "train", "val", "batch_size")}
     results = HERE / f"{flags.name}.json"
-    record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    if record.get("setting") != setting:
-        record = {"setting": setting, "model": flags.model.stem, "whole": measured(flags), "runs": []}
+    record = opened(results, setting, lambda: {"model": flags.model.stem, "whole": measured(flags)})
     done = {(run["method"], run["factor"], run["seed"]) for run in record["runs"]}
     for seed in flags.seeds:
         for factor in flags.factors:
             for method in flags.methods:
                 if (method, factor, seed) not in done:
                     found = one(flags, data, record["whole"], method, factor, seed)
-                    record["runs"].append(found)
-                    print(json.dumps(found), flush=True)
-                    results.write_text(json.dumps(record, indent=1) + "\n")
-                    results.with_suffix(".md").write_text(markdown(record, flags.name))
-                    results.with_suffix(".svg").write_text(picture(record))
+                    add(results, record, found, partial(markdown, name=flags.name), picture)
     return 0
 
 

@@ -14,7 +14,6 @@ sparsity.json, .md and .svg are replaced after every run; what is there already 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from benchmarks.methods.sparsity_report import markdown, picture
 from benchmarks.methods.vgg import fresh, images, trained
-from benchmarks.schedules.run import thinned
+from benchmarks.tables import add, opened, thinned
 from toolchain import registry
 from toolchain.contracts import Data, Schedule, Silent
 from toolchain.load.opening import load
@@ -61,9 +60,7 @@ def main() -> int:
     names = ("epochs", "train", "val", "before", "corpus", "corpus_epochs", "batch_size")
     setting = {name: getattr(flags, name) for name in names}
     results = HERE / "sparsity.json"
-    record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    if record.get("setting") != setting:
-        record = {"setting": setting, "runs": []}
+    record = opened(results, setting)
     few = images(_folder(flags, flags.train))
     done = {(run["history"], run["schedule"], run["sparsity"], run["seed"]) for run in record["runs"]}
     for seed in flags.seeds:
@@ -71,14 +68,9 @@ def main() -> int:
             for schedule, share in _cells(history, flags.sparsities):
                 if (history, schedule, share, seed) not in done:
                     start = _start(flags, history, few, seed)
-                    record["runs"].append(
-                        {"history": history, "schedule": schedule, "sparsity": share, "seed": seed}
-                        | one(flags, start, few, schedule, share, seed)
-                    )
-                    print(json.dumps(record["runs"][-1]), flush=True)
-                    results.write_text(json.dumps(record, indent=1) + "\n")
-                    results.with_suffix(".md").write_text(markdown(record))
-                    results.with_suffix(".svg").write_text(picture(record))
+                    run = {"history": history, "schedule": schedule, "sparsity": share, "seed": seed}
+                    run |= one(flags, start, few, schedule, share, seed)
+                    add(results, record, run, markdown, picture)
     return 0
 
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.methods.sparsity_report import cell, doubt
-from benchmarks.schedules.run import FIXED, answer, thinned
+from benchmarks.schedules.run import FIXED, answer
+from benchmarks.tables import add, few, opened
 from toolchain.contracts import Data
 from toolchain.load.opening import load
 from toolchain.train.data import open_data
@@ -65,14 +66,14 @@ def main() -> int:
     everything = open_data(str(flags.data), preprocessing=Preprocessing(), program_inputs=program.inputs)
     numbers = [everything.classes.index(name) for name in flags.classes]
     results = HERE / "special.json"
-    record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    if record.get("setting") != setting:
+
+    def begin() -> dict[str, Any]:
         whole = json.loads(answer("inspect", str(flags.model), "--json"))["cost"]
         judged = scores(_torch(program), everything, numbers)
-        record = {"setting": setting, "model": flags.model.stem, "cost": whole, **judged, "runs": []}
-    data = thinned(
-        flags.data, flags.out.absolute() / f"data-{flags.train}-{flags.val}", flags.train, flags.val
-    )
+        return {"model": flags.model.stem, "cost": whole, **judged}
+
+    record = opened(results, setting, begin)
+    data = few(flags)
     done = {(run["kind"], run["share"], run["seed"]) for run in record["runs"]}
     for seed in flags.seeds:
         for share in flags.shares:
@@ -88,10 +89,7 @@ def main() -> int:
                 }
                 own = numbers if kind.startswith("ten") else list(range(len(numbers)))
                 run |= scores(_onnx(run.pop("file")), everything, numbers, own)
-                record["runs"].append(run)
-                print(json.dumps(run), flush=True)
-                results.write_text(json.dumps(record, indent=1) + "\n")
-                results.with_suffix(".md").write_text(markdown(record))
+                add(results, record, run, markdown)
     return 0
 
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from benchmarks.methods.panels import Panel, svg
 from benchmarks.methods.sparsity_report import cell, doubt
-from benchmarks.schedules.run import FIXED, answer, thinned
+from benchmarks.schedules.run import FIXED, answer
+from benchmarks.tables import add, few, opened
 
 HERE = Path(__file__).parent
 SETTING = ("epochs", "train", "val", "batch_size")
@@ -50,15 +51,10 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("build/variety"))
     flags = parser.parse_args()
-    data = thinned(
-        flags.data, flags.out.absolute() / f"data-{flags.train}-{flags.val}", flags.train, flags.val
-    )
+    data = few(flags)
     setting = {name: getattr(flags, name) for name in SETTING}
     results = HERE / "variety.json"
-    record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    if record.get("setting") != setting:
-        macs = json.loads(answer("inspect", str(flags.model), "--json"))["cost"]["macs"]
-        record = {"setting": setting, "model": flags.model.stem, "macs": macs, "runs": []}
+    record = opened(results, setting, lambda: {"model": flags.model.stem, "macs": macs(flags.model)})
     keys = ("method", "criterion", "variety", "share", "seed")
     done = {tuple(run[key] for key in keys) for run in record["runs"]}
     cells = [
@@ -72,12 +68,15 @@ def main() -> int:
     for one in cells:
         if one not in done:
             named = dict(zip(keys, one, strict=True))
-            record["runs"].append(named | compressed(flags, data, record["macs"], named))
-            print(json.dumps(record["runs"][-1]), flush=True)
-            results.write_text(json.dumps(record, indent=1) + "\n")
-            results.with_suffix(".md").write_text(markdown(record))
-            results.with_suffix(".svg").write_text(picture(record))
+            run = named | compressed(flags, data, record["macs"], named)
+            add(results, record, run, markdown, picture)
     return 0
+
+
+def macs(model: Path) -> int:
+    """Multiply-accumulates of the whole network."""
+    found: int = json.loads(answer("inspect", str(model), "--json"))["cost"]["macs"]
+    return found
 
 
 def compressed(flags: argparse.Namespace, data: Path, macs: int, named: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.commands import edgefit
+from benchmarks.tables import add, few, opened
 from toolchain import registry
 
 HERE = Path(__file__).parent
@@ -42,41 +43,20 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--out", type=Path, default=Path("build/schedules"))
     flags = parser.parse_args()
-    data = thinned(
-        flags.data, flags.out.absolute() / f"data-{flags.train}-{flags.val}", flags.train, flags.val
-    )
+    data = few(flags)
     whole = json.loads(answer("inspect", str(flags.model), "--json"))["cost"]
     setting = {k: getattr(flags, k) for k in ("resource", "epochs", "train", "val", "batch_size")}
     results = HERE / f"{flags.name}.json"
-    record: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    if record.get("setting") != setting:
-        cost = {name: whole[name] for name in RESOURCES}
-        record = {"setting": setting, "model": flags.model.stem, "whole": cost, "runs": []}
+    cost = {name: whole[name] for name in RESOURCES}
+    record = opened(results, setting, lambda: {"model": flags.model.stem, "whole": cost})
     done = {(run["share"], run["schedule"], run["seed"]) for run in record["runs"]}
     for seed in flags.seeds:
         for share in flags.shares:
             for schedule in SCHEDULES:
                 if (share, schedule, seed) not in done:
                     found = one(flags, data, round(whole[flags.resource] * share), schedule, seed)
-                    record["runs"].append({"share": share} | found)
-                    print(json.dumps(record["runs"][-1]), flush=True)
-                    results.write_text(json.dumps(record, indent=1) + "\n")
-                    results.with_suffix(".md").write_text(markdown(record))
+                    add(results, record, {"share": share} | found, markdown)
     return 0
-
-
-def thinned(folder: Path, out: Path, train: int, val: int) -> Path:
-    """A folder of links to so many images of each class, evenly spread over their names."""
-    for part, count in (("train", train), ("val", val)):
-        for kind in sorted(p for p in (folder / part).iterdir() if p.is_dir()):
-            images = sorted(kind.iterdir())
-            chosen = images[:: max(1, len(images) // count)][:count]
-            (out / part / kind.name).mkdir(parents=True, exist_ok=True)
-            for image in chosen:
-                link = out / part / kind.name / image.name
-                if not link.exists():
-                    link.symlink_to(image.absolute())
-    return out
 
 
 def one(flags: argparse.Namespace, data: Path, budget: int, schedule: str, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A small network with random weights, where a real project has a trained one: python network.py keyword.pt2."""
+"""A small network with random weights, where a real one has trained ones: python network.py keyword.pt2."""
 
 import sys
 

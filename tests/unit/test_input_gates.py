@@ -96,7 +96,7 @@ def test_the_price_is_that_of_the_expected_share_that_stays(program):
     likely = [open_(v) for v in (3.0, -1.0, 0.5)]
     wanted = PRICE * (sum(likely) / 3 + (60 * open_(4.0) + 4 * open_(-2.0)) / 64)
     found = pressure.penalty(asked.program.module, 0.3)
-    assert float(found) == pytest.approx(wanted, rel=1e-6)
+    assert found.item() == pytest.approx(wanted, rel=1e-6)
     found.backward()
     slope = PRICE / 3 * likely[1] * (1 - likely[1])
     assert float(channels.grad[1]) == pytest.approx(slope, rel=1e-5)

@@ -12,6 +12,7 @@ from benchmarks.methods.sparsity_report import markdown, picture
 from benchmarks.methods.special import scores
 from benchmarks.methods.vgg import vgg
 from benchmarks.schedules import run as schedules
+from benchmarks.tables import add, opened
 
 
 def test_the_vgg_is_of_the_size_that_tables_name():
@@ -80,3 +81,15 @@ def test_a_table_for_each_budget_of_the_schedules():
     assert text.count("| agp | 70.00 % | 70.00 % (40%) |") == 2
     assert "--resource params" in text
     assert "--shares 0.2 0.05" in text
+
+
+def test_a_record_goes_on_under_its_setting_and_begins_anew_under_another(tmp_path, capsys):
+    results = tmp_path / "a.json"
+    record = opened(results, {"epochs": 2}, lambda: {"model": "m"})
+    add(results, record, {"seed": 0}, lambda r: f"{len(r['runs'])} runs", lambda r: "<svg/>")
+    assert capsys.readouterr().out == '{"seed": 0}\n'
+    assert (tmp_path / "a.md").read_text() == "1 runs"
+    assert (tmp_path / "a.svg").read_text() == "<svg/>"
+    again = opened(results, {"epochs": 2}, lambda: {"model": "other"})
+    assert again == {"setting": {"epochs": 2}, "model": "m", "runs": [{"seed": 0}]}
+    assert opened(results, {"epochs": 3}) == {"setting": {"epochs": 3}, "runs": []}

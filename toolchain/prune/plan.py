@@ -226,5 +226,15 @@ def _removal_damage(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(sums)
 
 
-__all__ = ["FLOOR", "Axis", "Counts", "Limit", "Solution", "Term", "kept_units", "levels"]
-__all__ += ["solve", "width_axis"]
+__all__ = [
+    "FLOOR",
+    "Axis",
+    "Counts",
+    "Limit",
+    "Solution",
+    "Term",
+    "kept_units",
+    "levels",
+    "solve",
+    "width_axis",
+]

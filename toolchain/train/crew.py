@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,7 @@ from torch.fx import GraphModule
 from toolchain.contracts import Data
 from toolchain.errors import CompressError, DeviceError, Interrupted
 from toolchain.processes import processes
+from toolchain.train.changed import Changed
 from toolchain.train.devices import best_device, computing
 from toolchain.train.distil import followed_loss
 from toolchain.train.links import Gone, Links
@@ -340,7 +341,7 @@ def _nameless(size: int) -> CompressError:
 def _changes(data: Data) -> list[Callable[..., Data]]:
     """What was done to the samples that every process reads (reduced, cut), to do again; last first."""
     found: list[Callable[..., Data]] = []
-    while is_dataclass(data) and hasattr(data, "data"):
+    while isinstance(data, Changed):
         rest = {field.name: getattr(data, field.name) for field in fields(data) if field.name != "data"}
         found.append(partial(type(data), **rest))
         data = data.data

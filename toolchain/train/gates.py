@@ -11,13 +11,17 @@ from torch.fx import GraphModule
 
 from toolchain.program.gating import Site
 from toolchain.program.slices import energies
-from toolchain.train.hard_concrete import at_rest, drawn, surprise, survival
+from toolchain.train.hard_concrete import at_rest, sampled, surprise, survival
 from toolchain.train.lesson import Lesson, Verdicts
 from toolchain.train.masks import Masks
 from toolchain.values import Group
 
 OPEN: Final = 2.0
 """log_alpha at the start, at least: a gate is open 97 % of the time, and at rest fully."""
+TRAVEL: Final = 20.0
+"""Way that a gate can make in the whole training: short trainings let them move faster."""
+FASTEST: Final = 0.1
+"""Largest step of a gate: longer ones lead far past a budget before the pressure ends."""
 SPREAD: Final = 1.0
 """How much higher it is for the channel of a group with the most weight: gates that start alike and learn
 little of each other would cross the threshold together."""
@@ -55,7 +59,7 @@ class Gates(Masks):
     def gate(self, site: Site, *, drawn: bool) -> Tensor:
         """Hard-concrete draws, or what they are with the draw at its mean."""
         log_alpha = self.log_alpha(site)
-        return _drawn(log_alpha) if drawn else at_rest(log_alpha)
+        return sampled(log_alpha) if drawn else at_rest(log_alpha)
 
     def expected(self) -> dict[str, Tensor]:
         """How many gates of every site are expected to be open, how likely every block is still there (0-d).
@@ -129,8 +133,3 @@ def _places(group: Group) -> dict[str, tuple[Tensor, Tensor]]:
             found.setdefault(name, []).append((unit, source))
     columns = ((name, torch.tensor(pairs).T) for name, pairs in found.items())
     return {name: (places, units) for name, (places, units) in columns}
-
-
-def _drawn(log_alpha: Tensor) -> Tensor:
-    tiny = torch.finfo(log_alpha.dtype).eps
-    return drawn(log_alpha, torch.rand(log_alpha.shape).clamp(tiny, 1 - tiny))

@@ -27,6 +27,12 @@ def drawn(log_alpha: Tensor, uniform: Tensor) -> Tensor:
     return _stretched(torch.logit(uniform) + log_alpha)
 
 
+def sampled(log_alpha: Tensor) -> Tensor:
+    """The gates for draws of torch's generator."""
+    tiny = torch.finfo(log_alpha.dtype).eps
+    return drawn(log_alpha, torch.rand(log_alpha.shape).clamp(tiny, 1 - tiny))
+
+
 def at_rest(log_alpha: Tensor) -> Tensor:
     """The gates with `u` at its mean, as they are in inference."""
     return _stretched(log_alpha)

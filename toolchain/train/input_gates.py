@@ -22,15 +22,10 @@ from torch.fx import GraphModule
 
 from toolchain.program.entrance import MASK, Entrance
 from toolchain.program.gating import multiplied
-from toolchain.train.hard_concrete import at_rest, drawn, surprise, survival
+from toolchain.train.gates import FASTEST, OPEN, TRAVEL
+from toolchain.train.hard_concrete import at_rest, sampled, surprise, survival
 from toolchain.train.lesson import Lesson, Pressure, Verdicts
 
-OPEN: Final = 2.0
-"""log_alpha at the start: a gate is open 97 % of the time, and at rest fully."""
-TRAVEL: Final = 20.0
-"""Way that a gate can make in the whole training."""
-FASTEST: Final = 0.1
-"""Longest step of a gate."""
 SQUARES: Final = "squares"
 GATES: Final = "gates of the input"
 
@@ -135,7 +130,7 @@ class InputGates:
 
     def _gate(self, name: str, *, drawn: bool) -> Tensor:
         log_alpha = self._held(name)
-        return _drawn(log_alpha) if drawn else at_rest(log_alpha)
+        return sampled(log_alpha) if drawn else at_rest(log_alpha)
 
     def _lasting(self) -> Tensor:
         """Squares at rest, there or not: half of a pixel cannot be left out."""
@@ -152,8 +147,3 @@ class InputGates:
         most = max(self._parts, self._own[SQUARES].numel() if SQUARES in self._own else 0)
         start = survival(torch.tensor(OPEN))
         return max(float(self._price / most * start * (1 - start)), 1e-12)
-
-
-def _drawn(log_alpha: Tensor) -> Tensor:
-    tiny = torch.finfo(log_alpha.dtype).eps
-    return drawn(log_alpha, torch.rand(log_alpha.shape).clamp(tiny, 1 - tiny))

@@ -26,6 +26,7 @@ from toolchain.train.checkpoint import read_state, write_state
 from toolchain.train.crew import Job, crew
 from toolchain.train.devices import best_device
 from toolchain.train.distil import mean_loss
+from toolchain.train.gates import FASTEST, TRAVEL
 from toolchain.train.journal import add_line
 from toolchain.train.lesson import Learner, Lesson, Pressure, Verdicts
 from toolchain.train.metric import Metric, as_tuple, evaluate
@@ -40,10 +41,6 @@ RATE: Final = 1e-3
 around like what it took first, and fine-tuning comes after."""
 WARM: Final = 0.02
 """Share of all steps in which it rises linearly."""
-TRAVEL: Final = 20.0
-"""Way that a gate can make in the whole training: short trainings let them move faster."""
-FASTEST: Final = 0.1
-"""Largest step of a gate: longer ones lead far past a budget before the pressure ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +150,7 @@ def learn(
         progress=progress,
         device=device,
     )
-    history: tuple[Lived, ...] = ()
-    if state is not None:
-        history = state.history
-        _return(bench, state)
-        bench.optimizer.load_state_dict(state.optimizer)
+    history = () if state is None else _resumed(bench, state)
     if not finish:
         history = _epochs(bench, history, folder, key, every=learner.every_epoch)
     taken = len(history)
@@ -231,6 +224,12 @@ def _chosen(
     if best is not None:
         _return(bench, best[1])
     return tuple(found), len(history) if best is None else best[0].number
+
+
+def _resumed(bench: _Bench, state: _State) -> tuple[Lived, ...]:
+    _return(bench, state)
+    bench.optimizer.load_state_dict(state.optimizer)
+    return state.history
 
 
 def _return(bench: _Bench, state: _State) -> None:

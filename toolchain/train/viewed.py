@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from toolchain.contracts import Data
 from toolchain.input_view import InputView, described
 from toolchain.program.entrance import lit
+from toolchain.train.changed import Changed
 from toolchain.values import Preprocessing
 
 if TYPE_CHECKING:
@@ -19,21 +18,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Viewed:
+class Viewed(Changed):
     """`data` of which networks see what `view` leaves of it."""
 
-    data: Data
     view: InputView
-
-    @property
-    def name(self) -> str:
-        """The name of the whole data."""
-        return self.data.name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names by number."""
-        return self.data.classes
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -41,41 +29,13 @@ class Viewed:
         given = self.data.preprocessing
         return given and replace(given, source=f"{given.source}; then {described(self.view)}")
 
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Images that could not be read."""
-        return self.data.skipped
-
-    @property
-    def train_size(self) -> int:
-        """Number of training samples."""
-        return self.data.train_size
-
-    @property
-    def validation_size(self) -> int:
-        """Number of validation samples."""
-        return self.data.validation_size
-
     def fingerprint(self) -> str:
         """A hash that changes when the samples or what is seen of them do."""
         seen = replace(self.view, nats=(), block_nats=())
         return hashlib.sha256(f"{self.data.fingerprint()} seen by {seen}".encode()).hexdigest()
 
-    def train(
-        self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
-    ) -> Iterator[Batch]:
-        """One epoch of the training part, or a share of every batch."""
-        return map(self._seen, self.data.train(batch_size, seed=seed, augment=augment, part=part))
-
-    def validation(self, batch_size: int) -> Iterator[Batch]:
-        """The validation part."""
-        return map(self._seen, self.data.validation(batch_size))
-
-    def calibration(self, count: int) -> Batch:
-        """`count` training samples, as the whole data chooses them."""
-        return self._seen(self.data.calibration(count))
-
-    def _seen(self, batch: Batch) -> Batch:
+    def changed(self, batch: Batch) -> Batch:
+        """What the view leaves."""
         (whole,), target = batch
         return (handed(whole, self.view),), target
 
