@@ -6,7 +6,7 @@ import argparse
 
 from toolchain import registry
 from toolchain.flag_parser import Parser
-from toolchain.flag_values import not_negative, not_negative_integer
+from toolchain.flag_values import not_negative, not_negative_integer, positive
 from toolchain.values import Learning
 
 
@@ -35,6 +35,14 @@ def add_learning(parser: Parser) -> None:
         help=f"how a method's budget moves from the whole network to the limit ({known.transition})",
     )
     group.add_argument(
+        "--method-strength",
+        type=positive,
+        default=known.strength,
+        metavar="FACTOR",
+        help="times the weight of the method's penalty: with more of it, more is gone by the end of learning "
+        f"({known.strength:g})",
+    )
+    group.add_argument(
         "--input-price",
         type=not_negative,
         default=known.price,
@@ -51,4 +59,5 @@ def learning_of(flags: argparse.Namespace) -> Learning:
         epochs=flags.method_epochs,
         transition=flags.transition,
         price=flags.input_price,
+        strength=flags.method_strength,
     )

@@ -52,6 +52,11 @@ def learner_named(request: Request) -> Learner | None:
             f"--method {name} learns what to remove, and there is nothing to learn from",
             hint=f"give {missing}",
         )
+    if request.learning.strength != 1 and not found.penalizes:
+        raise InputError(
+            f"--method-strength and --method {name} do not go together: it has no penalty",
+            hint="leave one of them out",
+        )
     if request.allow_resize is not None:
         raise InputError(
             f"--allow-resize and --method {name} do not go together", hint="leave one of them out"
@@ -100,9 +105,12 @@ def learned(run: Run, baseline: Baseline, choice: Choice) -> Choice:
     if loose is not None:
         contender = loose_contender(contender, run.channels, loose.channels, whole)
     bounds = limits(run, contender, whole)
-    lesson = lesson_of(pupil.program, pupil.channels, whole, bounds, run.request.learning.transition)
+    asked = run.request.learning
+    lesson = lesson_of(
+        *(pupil.program, pupil.channels, whole, bounds), transition=asked.transition, strength=asked.strength
+    )
     if learner.inputs:
-        lesson = watching(lesson, run.request.learning.price)
+        lesson = watching(lesson, asked.price)
     found = _learned(pupil, learner, lesson, choice)
     if found is None:
         run.notes.append(f"--method {learner.name}: nothing learned yet, the planner's choice is taken")
@@ -148,7 +156,13 @@ def settled(run: Run, choice: Choice) -> Choice:
 
 
 def lesson_of(
-    program: Program, channels: Channels, shape: Shape, bounds: Sequence[Limit], transition: str
+    program: Program,
+    channels: Channels,
+    shape: Shape,
+    bounds: Sequence[Limit],
+    *,
+    transition: str = "sigmoid",
+    strength: float = 1.0,
 ) -> Lesson:
     """Gates on all groups and on the blocks that can have one, and the limits as what they use."""
     sites: list[Site] = list(group_sites(program))
@@ -168,6 +182,7 @@ def lesson_of(
         inside=inside,
         usage=Usage(limits=tuple(bounds), sizes={g.name: g.size for g in channels.all}),
         transition=transition,
+        strength=strength,
     )
 
 

@@ -316,13 +316,14 @@ class Learning:
 
     `method` names a learner; `planner` prunes without training, by a criterion. `transition` is how the
     budget moves from the whole network to its limit. `price` is what the whole input is worth, in nats, to a
-    method that removes parts of it.
+    method that removes parts of it. `strength` multiplies the weight of the method's own penalty.
     """
 
     method: str = PLANNER
     epochs: int = 10
     transition: str = "sigmoid"
     price: float = 1.0
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,7 @@ def _lesson(program: Program) -> Lesson:
     shape = shape_of(cast(Run, SimpleNamespace(program=program, channels=channels)))
     params = sum(p.numel() for p in program.module.parameters())
     limit = Limit(name="params", limit=params, terms=shape.terms("params"))
-    return lesson_of(program, channels, shape, [limit], "sigmoid")
+    return lesson_of(program, channels, shape, [limit])
 
 
 def markdown(record: Mapping[str, Any]) -> str:

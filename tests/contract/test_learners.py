@@ -1,6 +1,7 @@
 """Every learner, by registry: verdicts on all units, weights in their shapes, a state that comes back."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -30,7 +31,7 @@ def lesson(request):
     channels = analyse(program)
     shape = shape_of(SimpleNamespace(program=program, channels=channels))
     limit = Limit(name="macs", limit=0.5 * cost(program).macs, terms=shape.terms("macs"))
-    return lesson_of(program, channels, shape, [limit], "sigmoid")
+    return lesson_of(program, channels, shape, [limit])
 
 
 def complete(lesson, verdicts):
@@ -72,3 +73,19 @@ def test_a_learner_keeps_the_contract(name, lesson):
     another = found.begin(lesson)
     another.restore(state)
     assert another.verdicts(module) == pressure.verdicts(module)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_strength_multiplies_the_penalty_where_there_is_one(name, lesson):
+    found = learner(name)
+    if found.begin is None:
+        assert not found.penalizes
+        return
+    module = lesson.program.module
+    plain, strong = (found.begin(replace(lesson, strength=s)).penalty(module, 0.9) for s in (1.0, 3.0))
+    if not found.penalizes:
+        assert plain is None
+        return
+    assert plain is not None
+    assert plain.item() > 0
+    assert strong.item() == pytest.approx(3 * plain.item(), rel=1e-5)

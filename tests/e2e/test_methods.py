@@ -89,6 +89,7 @@ def test_uniform_narrows_every_group_alike(few, tmp_path, capfd):
     ("more", "said"),
     [
         (["--method", "baar"], "unknown method 'baar'"),
+        (["--method", "uniform", "--method-strength", "2"], "it has no penalty"),
         (["--method", "bar"], "there is nothing to learn from"),
         (["--method", "bar", "--data", "DATA", "--method-epochs", "0"], "there is nothing to learn from"),
         (["--method", "bar", "--data", "DATA", "--allow-resize"], "do not go together"),

@@ -33,7 +33,7 @@ def lesson(program, *, share=0.5, transition="linear"):
     channels = analyse(program)
     shape = shape_of(SimpleNamespace(program=program, channels=channels))
     limit = Limit(name="neurons", limit=share * cost(program).neurons, terms=shape.terms("neurons"))
-    return lesson_of(program, channels, shape, [limit], transition)
+    return lesson_of(program, channels, shape, [limit], transition=transition)
 
 
 def with_gates(gates, **log_alpha):

@@ -46,7 +46,7 @@ def lesson(program):
     channels = analyse(program)
     shape = shape_of(SimpleNamespace(program=program, channels=channels))
     limit = Limit(name="macs", limit=0.6 * cost(program).macs, terms=shape.terms("macs"))
-    return watching(lesson_of(program, channels, shape, [limit], "sigmoid"), PRICE)
+    return watching(lesson_of(program, channels, shape, [limit]), PRICE)
 
 
 class Free:

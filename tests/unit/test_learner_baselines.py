@@ -24,7 +24,7 @@ def lesson(network):
     channels = analyse(program)
     shape = shape_of(SimpleNamespace(program=program, channels=channels))
     limit = Limit(name="macs", limit=0.5 * cost(program).macs, terms=shape.terms("macs"))
-    return lesson_of(program, channels, shape, [limit], "sigmoid")
+    return lesson_of(program, channels, shape, [limit])
 
 
 def test_morphnet_prices_a_channel_by_what_it_costs():

@@ -41,7 +41,7 @@ def lesson(program, share):
     channels = analyse(program)
     shape = shape_of(SimpleNamespace(program=program, channels=channels))
     limit = Limit(name="macs", limit=share * cost(program).macs, terms=shape.terms("macs"))
-    return lesson_of(program, channels, shape, [limit], "sigmoid")
+    return lesson_of(program, channels, shape, [limit])
 
 
 def taught(

@@ -36,7 +36,7 @@ def begun(share=0.4):
     channels = analyse(program)
     shape = shape_of(SimpleNamespace(program=program, channels=channels))
     limit = Limit(name="macs", limit=share * cost(program).macs, terms=shape.terms("macs"))
-    lesson = lesson_of(program, channels, shape, [limit], "sigmoid")
+    lesson = lesson_of(program, channels, shape, [limit])
     return program.module, LEARNER.begin(lesson), lesson
 
 
@@ -99,6 +99,18 @@ def test_the_least_go_first():
     for name, units in gone.items():
         lowest = worth[name].argsort()[: len(units) + 2].tolist()
         assert set(units) <= set(lowest)
+
+
+def test_of_channels_worth_the_same_those_go_first_that_cost_most():
+    module, pressure, lesson = begun()
+    state = pressure.state()
+    pressure.restore({**state, "worth": {n: torch.full_like(w, 1e9) for n, w in state["worth"].items()}})
+    before = pressure.counts(module)
+    slopes = lesson.usage.slopes({name: float(count) for name, count in before.items()})[0]
+    dearest = max(slopes, key=lambda name: slopes[name])
+    step(module, pressure, END / 10)
+    after = pressure.counts(module)
+    assert {name for name in before if after[name] < before[name]} == {dearest}
 
 
 def test_fully_connected_layers_make_up_for_their_inputs():

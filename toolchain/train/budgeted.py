@@ -45,7 +45,8 @@ class Budgeted(Gates):
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
         self._whole = lesson.usage.exact({})
-        self._weights = [STRENGTH] * len(self._whole)
+        self._least = STRENGTH * lesson.strength
+        self._weights = [self._least] * len(self._whole)
         self._done = 0.0
 
     def penalty(self, module: GraphModule, done: float) -> Tensor | None:
@@ -84,7 +85,7 @@ class Budgeted(Gates):
         if volume >= budget:
             self._weights[k] *= math.exp(passed)
         elif volume < ROOM * budget:
-            self._weights[k] = max(STRENGTH, self._weights[k] * math.exp(-passed))
+            self._weights[k] = max(self._least, self._weights[k] * math.exp(-passed))
         return self._weights[k] * min(barrier(volume, comfortable, budget), CEILING)
 
 

@@ -37,8 +37,9 @@ class Lesson:
 
     `sites` are the gates of all groups, then of the residual blocks that can have one; axes are called like
     their sites. `inside[block]` are the groups that lie wholly in that block's branch. `transition` is how a
-    moving budget moves. Where `entrance` is given, parts of the input may go too, each for less than its
-    share of `price` nats; the program is a masked one if pixels are among them.
+    moving budget moves, `strength` a factor on the weight of the method's penalty. Where `entrance` is given,
+    parts of the input may go too, each for less than its share of `price` nats; the program is a masked one
+    if pixels are among them.
     """
 
     program: Program
@@ -47,6 +48,7 @@ class Lesson:
     inside: Mapping[str, tuple[str, ...]]
     usage: Usage
     transition: str = "sigmoid"
+    strength: float = 1.0
     entrance: Entrance | None = None
     price: float = 0.0
 
@@ -111,6 +113,7 @@ class Learner:
     learn with loose additions, of whose branches each has channels of its own. `inputs`: it removes parts of
     the network's input, which its lesson then describes. `every_epoch`: it learns alike whatever the limits,
     the network of every epoch is kept, and which of them is taken is decided for each limit afterwards.
+    `penalizes`: there is a penalty, which may be made stronger.
     """
 
     name: str
@@ -121,3 +124,4 @@ class Learner:
     branches: bool = False
     inputs: bool = False
     every_epoch: bool = False
+    penalizes: bool = True

@@ -48,7 +48,7 @@ class _Noisy(Masks):
         """The information that passes, averaged over channels."""
         del module, done
         parts = [torch.log1p(self._signal(site)).sum() for site in self.sites]
-        return STRENGTH / self._total * sum(parts[1:], parts[0]) if parts else None
+        return self.lesson.strength * STRENGTH / self._total * sum(parts[1:], parts[0]) if parts else None
 
     def counts(self, module: GraphModule) -> dict[str, int]:
         """Channels with more signal than noise."""

@@ -31,7 +31,7 @@ class _Priced(Gates):
         del module, done
         expected = self.expected()
         parts = [expected[site.name] for site in self.sites]
-        return STRENGTH / self._total * sum(parts[1:], parts[0]) if parts else None
+        return self.lesson.strength * STRENGTH / self._total * sum(parts[1:], parts[0]) if parts else None
 
 
 LEARNER: Final = Learner(

@@ -35,7 +35,7 @@ class Kernels:
         norm: Callable[[Tensor], Tensor] = pseudo_norm,
         strength: float = STRENGTH,
     ) -> None:
-        self.lesson, self._whole, self._strength = lesson, norm, strength
+        self.lesson, self._whole, self._strength = lesson, norm, strength * lesson.strength
         module = lesson.program.module
         heard = {(f.parameter, f.dim) for site in lesson.sites for f in site.factors}
         self._members = {

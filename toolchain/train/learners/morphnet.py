@@ -49,7 +49,7 @@ class _Masked(Masks):
             for whole, each in zip(self._whole, slopes, strict=True)
             for name, slope in each.items()
         ]
-        return STRENGTH * sum(parts[1:], parts[0]) if parts else None
+        return self.lesson.strength * STRENGTH * sum(parts[1:], parts[0]) if parts else None
 
     def settle(self, module: GraphModule) -> None:
         """A mask that crosses 0 is 0 from there on, unless the loss wants it back."""

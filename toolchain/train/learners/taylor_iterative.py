@@ -1,9 +1,11 @@
 """A few channels at a time, the least by first-order Taylor, with training between, until the budget.
 
 What a channel is worth is |dL/dg| of a gate g on it, which is |activation x gradient| summed over what reads
-it, a mean over the steps since the last removal, divided by the layer's norm so that layers compare. All
-groups of channels take part, those before additions and behind views of fixed size as well. What fully
-connected layers lose of their inputs the weights of the others make up for (weight inference rule).
+it, summed over the steps since the last removal: nats of the loss. Those go that are worth least for what
+they cost of the limits. (The source divides by the norm of each layer, eq. 8, which knows no costs: under a
+budget of volume it gives away the deep layers, whose channels are cheap.) All groups of channels take part,
+those before additions and behind views of fixed size as well. What fully connected layers lose of their
+inputs the weights of the others make up for (weight inference rule).
 Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017,
 eq. 8 and section 2.2; Martineau, "Reduction des couches convolutives dans les reseaux profonds".
 """
@@ -25,6 +27,10 @@ ROUNDS: Final = 20
 """Removals, evenly spread: about a twentieth of what has to go each time."""
 END: Final = 0.75
 """Share of the training after which nothing goes any more: the epochs after the last cut matter most."""
+
+
+TINY: Final = 1e-12
+"""Of a limit: a channel that saves nothing goes last."""
 
 
 class _Iterative(Masks):
@@ -95,7 +101,7 @@ class _Iterative(Masks):
 
     def _remove(self, module: GraphModule, target: float) -> None:
         """Close the fewest of the least gates with which no resource is above `target` of its limit."""
-        order = self._order()
+        order = self._order(module)
         few, many = 0, len(order)
         while few < many:
             middle = (few + many) // 2
@@ -109,15 +115,22 @@ class _Iterative(Masks):
                 self.own[name][unit] = 0.0
             self._make_up(module, before)
 
-    def _order(self) -> list[tuple[str, int]]:
+    def _order(self, module: GraphModule) -> list[tuple[str, int]]:
         """Channels that may go, the least first: of every group all that are there but its best `minimum`."""
+        saved = self._saved(module)
         found = []
         for site in self.sites:
-            worth = self._relative(site.name)
+            worth = self._worth[site.name] / saved[site.name]
             units = self.own[site.name].nonzero().flatten().tolist()
             there = sorted((float(worth[unit]), unit) for unit in units)
             found += [(value, site.name, unit) for value, unit in there[: len(there) - site.minimum]]
         return [(name, unit) for _, name, unit in sorted(found)]
+
+    def _saved(self, module: GraphModule) -> dict[str, float]:
+        """What the limits gain by a channel of every group: of the resource that gains most, its share."""
+        counts = {name: float(count) for name, count in self.counts(module).items()}
+        slopes = self.lesson.usage.slopes(counts)
+        return {site.name: max([of.get(site.name, 0.0) for of in slopes] + [TINY]) for site in self.sites}
 
     def _without(self, gone: Sequence[tuple[str, int]]) -> dict[str, int]:
         counts = {name: int(mask.sum()) for name, mask in self.own.items()}
@@ -143,4 +156,5 @@ LEARNER: Final = Learner(
     summary="the least channels by Taylor go, a few per cent at a time, with training in between",
     begin=_Iterative,
     distils=False,
+    penalizes=False,
 )

@@ -22,4 +22,5 @@ LEARNER: Final = Learner(
     summary="the same share of every group, units by the criterion: no training",
     begin=None,
     judge=_judge,
+    penalizes=False,
 )
