@@ -104,14 +104,13 @@ def half(program):
     )  # fmt: skip
 
 
-def gradients(who, program, data):
+def gradients(who, program, data, size=SETTINGS.batch_size):
     """Of the first batch and of the last one: (loss, samples, gradients, running statistics)."""
     module = switch(program, training=True)
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-    job = Job(
-        module=module, teacher=switch(program, training=False), data=data, training=SETTINGS, device=CPU
-    )
+    teacher, training = switch(program, training=False), replace(SETTINGS, batch_size=size)
+    job = Job(module=module, teacher=teacher, data=data, training=training, device=CPU)
     found = []
     for batch in who.batches(job, 5):
         module.zero_grad()
@@ -127,14 +126,15 @@ def test_two_processes_train_as_one(files, program, data, alone, tmp_path, monke
     with helper(line, monkeypatch) as process, leading():
         crew().ready()
         whole, shared = gradients(Alone(), program, data), gradients(crew(), program, data)
+        lone = gradients(Alone(), program, data, 1), gradients(crew(), program, data, 1)
         together = trained(program, data, tmp_path)
     assert process.returncode == 0
-    for one, two in zip(whole, shared, strict=True):
+    assert lone[0][0][1] == 1, "a batch smaller than the number of processes"
+    for one, two in zip((*whole, *lone[0]), (*shared, *lone[1]), strict=True):
         assert one[1] == two[1]
         torch.testing.assert_close(two[0], one[0], rtol=1e-5, atol=0)
         for mine, other in ((two[2], one[2]), (two[3], one[3])):
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=2e-6)
-    assert whole[1][1] == 1, "the last batch is to be smaller than the number of processes"
     for (history, weights), (known, wanted) in zip(together, alone, strict=True):
         assert [e.number for e in history] == [e.number for e in known]
         torch.testing.assert_close([e.loss for e in history], [e.loss for e in known], rtol=1e-3, atol=0)

@@ -57,6 +57,14 @@ def test_on_the_fly_gives_the_same_as_in_memory(tmp_path):
         assert torch.equal(y, z)
 
 
+def test_no_last_batch_of_one_sample_which_has_no_variance(tmp_path):
+    data = opened(folder(tmp_path))
+    assert [len(y) for _, y in data.train(11, seed=0, augment=False)] == [11]
+    assert [len(y) for _, y in data.train(10, seed=0, augment=False)] == [10, 2]
+    assert [len(y) for _, y in data.train(1, seed=0, augment=False)] == [1] * 12
+    assert [len(y) for _, y in data.validation(11)] == [11, 1], "all of them are judged"
+
+
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_corrupt_images_are_named_and_left_out(tmp_path, memory):
     folder(tmp_path)

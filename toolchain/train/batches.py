@@ -67,9 +67,14 @@ class Samples:
     def train(
         self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
     ) -> Iterator[Batch]:
-        """One epoch of the training part, shuffled by `seed`; of a share of it no more than that is read."""
+        """One epoch of the training part, shuffled by `seed`; of a share of it no more than that is read.
+
+        A last batch of one sample is left out, another one each epoch: batch norm has no variance for it.
+        """
         random = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.train_size, generator=random).numpy()
+        if len(order) % batch_size == 1 and len(order) > 1:
+            order = order[:-1]
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             mine = share(len(chosen), part)
