@@ -10,7 +10,7 @@ from typing import Final, get_args
 
 from toolchain.values import Precision
 
-METRICS: Final = "top1, kappa, mean-recall, mean-precision, or package.module:function (top1)"
+METRICS: Final = "top1, kappa, mean-recall, mean-precision, miou, or package.module:function (top1)"
 """What --metric takes, for help pages."""
 SMALLEST_SHARE: Final = 0.5
 """Share of the input's sides down to which `--allow-resize` goes when it says no more."""

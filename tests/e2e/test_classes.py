@@ -52,6 +52,32 @@ def test_a_network_for_two_classes_under_a_budget(few, tmp_path, capfd):
     assert json.loads((out / "plan.json").read_text())["keep"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["planner", "l1l2"])
+def test_a_segmenter_for_two_classes_under_a_budget(method, patches, tmp_path, capfd):
+    model, data = patches
+    out = tmp_path / "out"
+    asked = [model, "--data", data, "--classes", "0,2", "--budget-macs", "700k", "--method", method]
+    asked += ["--method-epochs", "2", "--epochs", "2", "--metric", "miou", "--out", out]
+    assert cli.compress([*map(str, asked), *FIXED]) == 0
+    assert capfd.readouterr().err == ""
+    record = read_record(out / "report.json")
+    assert record["verdict"] == "held"
+    assert record["model"]["outputs"][0]["shape"][1:] == [2, 16, 16]
+    assert record["result"]["metric"]["name"] == "miou"
+    assert record["result"]["metric"]["value"] > 80, "of pixels of the two classes; others are passed over"
+
+    import onnxruntime as ort
+
+    with np.load(data) as arrays:
+        x, y = arrays["x_val"][:20], arrays["y_val"][:20]
+    found = ort.InferenceSession(str(out / "patches.onnx")).run(
+        None, {record["model"]["inputs"][0]["name"]: x}
+    )
+    mine = np.isin(y, (0, 2))
+    assert (np.array((0, 2))[found[0].argmax(1)] == y)[mine].mean() > 0.9
+
+
 def test_a_class_that_is_not_there_is_refused(few, tmp_path, capfd):
     asked = [few[0], "--data", few[1], "--classes", "3,12", "--budget-macs", "2M", "--out", tmp_path / "out"]
     assert cli.compress([*map(str, asked), "--quiet"]) == 2

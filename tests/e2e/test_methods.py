@@ -71,6 +71,12 @@ def test_interrupted_while_learning_and_resumed(few, tmp_path, capfd):
     assert learned_epochs(work) == 5
     record = read_record(out / "report.json")
     assert any(note.startswith("bar: after 5 epochs") for note in record["notes"])
+    assert (
+        cli.compress([*words(few, tmp_path / "whole", *asked[asked.index("--budget-macs") :]), "--quiet"])
+        == 0
+    )
+    whole = (tmp_path / "whole" / "digits.onnx").read_bytes()
+    assert (out / "digits.onnx").read_bytes() == whole, "the same seed, the same file, interrupted or not"
 
 
 def test_uniform_narrows_every_group_alike(few, tmp_path, capfd):

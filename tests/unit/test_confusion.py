@@ -1,11 +1,11 @@
-"""Kappa, mean recall and mean precision against their closed forms, whatever the batches."""
+"""Metrics of the confusion matrix against their closed forms, whatever the batches."""
 
 import numpy as np
 import pytest
 import torch
 
 from toolchain.errors import InputError
-from toolchain.train.confusion import SUMMARIES, confusion, kappa, mean_precision, mean_recall
+from toolchain.train.confusion import SUMMARIES, confusion, kappa, mean_iou, mean_precision, mean_recall
 from toolchain.train.data import open_data
 from toolchain.train.metric import evaluate, resolve
 from toolchain.values import Preprocessing, TensorSpec
@@ -23,6 +23,7 @@ def test_the_figures_are_those_done_by_hand():
     matrix = confusion(CALLED, TARGET, 3)
     assert mean_recall(matrix) == pytest.approx(100 * (4 / 6 + 1 / 2 + 2 / 2) / 3)
     assert mean_precision(matrix) == pytest.approx(100 * (4 / 5 + 1 / 2 + 2 / 3) / 3)
+    assert mean_iou(matrix) == pytest.approx(100 * (4 / 7 + 1 / 3 + 2 / 3) / 3)
     chance = (5 * 6 + 2 * 2 + 3 * 2) / 100
     assert kappa(matrix) == pytest.approx(100 * (0.7 - chance) / (1 - chance))
 
@@ -38,6 +39,7 @@ def test_a_class_without_samples_has_no_recall():
     matrix = confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 4)
     assert mean_recall(matrix) == pytest.approx(75)
     assert mean_precision(matrix) == pytest.approx(75)
+    assert mean_iou(matrix) == pytest.approx(50)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from PIL import Image
 from toolchain.errors import InputError
 from toolchain.train import images
 from toolchain.train.batches import augmented, spread
+from toolchain.train.confusion import IGNORED
 from toolchain.train.data import open_data
 from toolchain.train.reduced import Reduced
 from toolchain.values import Preprocessing, TensorSpec
@@ -63,6 +64,24 @@ def test_no_last_batch_of_one_sample_which_has_no_variance(tmp_path):
     assert [len(y) for _, y in data.train(10, seed=0, augment=False)] == [10, 2]
     assert [len(y) for _, y in data.train(1, seed=0, augment=False)] == [1] * 12
     assert [len(y) for _, y in data.validation(11)] == [11, 1], "all of them are judged"
+
+
+def test_void_of_maps_is_not_judged(tmp_path):
+    x, maps = np.zeros((4, 3, 8, 8), np.float32), np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8)
+    np.savez(tmp_path / "maps.npz", x=x, y=maps, x_val=x, y_val=maps.astype(np.int16) - 100)
+    plain = Preprocessing()
+    with pytest.raises(InputError, match="y_val holds the label -99"):
+        opened(tmp_path / "maps.npz", plain)
+    np.savez(
+        tmp_path / "maps.npz", x=x, y=maps, x_val=x, y_val=np.where(maps == 7, -100, maps.astype(np.int16))
+    )
+    data = opened(tmp_path / "maps.npz", plain)
+    (_, target), (_, judged) = next(data.train(4, seed=0, augment=False)), next(data.validation(4))
+    assert (int(target.max()), int((target == IGNORED).sum())) == (254, 1)
+    assert int((judged == IGNORED).sum()) == 2
+    np.savez(tmp_path / "numbers.npz", x=x, y=np.array([0, 1, 255, -100]))
+    with pytest.raises(InputError, match="y holds the label -100"):
+        opened(tmp_path / "numbers.npz", plain)
 
 
 @pytest.mark.parametrize("memory", [0, 10**9])

@@ -1,4 +1,7 @@
-"""`.npz` files with `x` [n, ...] and `y` [n]; optionally `x_val`, `y_val`."""
+"""`.npz` files with `x` [n, ...] and `y` [n]; optionally `x_val`, `y_val`.
+
+In maps of classes, `y` [n, ...], 255 (as in PASCAL VOC) and -100 (as in torch) are not judged.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from numpy.typing import NDArray
 
 from toolchain.errors import InputError
 from toolchain.train.batches import Part, Samples
+from toolchain.train.confusion import IGNORED
 from toolchain.train.images import stated_preprocessing
 from toolchain.values import Preprocessing, TensorSpec
 
 _HELD_OUT: Final = 0.1
 """Share of every class that validates when the file has no validation part."""
+_VOID: Final = 255
 _HINT: Final = "numpy.savez(FILE, x=..., y=...): x [n, channels, height, width], y [n]"
 
 
@@ -63,7 +68,7 @@ def _samples(
     parts = []
     for x, y in pairs:
         values = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if images else _as_input(x, spec)
-        labels = y.astype(np.int64) if y.dtype.kind in "iub" else y.astype(np.float32)
+        labels = _numbered(y) if y.dtype.kind in "iub" else y.astype(np.float32)
         for array in (values, labels):
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -132,8 +137,19 @@ def _check(path: Path, x: NDArray[Any], y: NDArray[Any], spec: TensorSpec, suffi
             raise InputError(
                 f"{path}: {name} holds NaN or infinity (first in sample {where})", hint="clean it"
             )
-    if y.dtype.kind in "iu" and y.min() < 0:
-        raise InputError(f"{path}: {y_name} holds the label {y.min()}", hint="labels count from 0")
+    if y.dtype.kind in "iu":
+        numbers = _numbered(y)
+        least = int((numbers if y.ndim == 1 else numbers[numbers != IGNORED]).min(initial=0))
+        if least < 0:
+            raise InputError(f"{path}: {y_name} holds the label {least}", hint="labels count from 0")
+
+
+def _numbered(y: NDArray[Any]) -> NDArray[np.int64]:
+    """Class numbers as int64; in maps of them 255 becomes `IGNORED` where no number is higher."""
+    numbers = y.astype(np.int64)
+    if y.ndim > 1 and numbers.max() == _VOID:
+        numbers[numbers == _VOID] = IGNORED
+    return numbers
 
 
 def _as_input(x: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:

@@ -1,8 +1,9 @@
-"""Metrics of a classifier on unbalanced classes, from the confusion matrix of all samples.
+"""Metrics of a classifier on unbalanced classes or of a segmenter, from the confusion matrix of all samples.
 
 As in the evaluation of MIO-TCD (Luo et al., "MIO-TCD: A new benchmark dataset for vehicle classification and
-localization", IEEE TIP 2018). All values are per cent. Classes without samples (or never predicted) have no
-recall (or precision) and do not enter the means.
+localization", IEEE TIP 2018), and the intersection over union of the PASCAL VOC challenge. All values are per
+cent. Classes without samples (or never predicted) have no recall (or precision) and do not enter the means; a
+class without either has no intersection over union.
 """
 
 from __future__ import annotations
@@ -44,8 +45,15 @@ def kappa(matrix: Tensor) -> float:
     return 100.0 * (accuracy - chance) / (1.0 - chance) if chance < 1.0 else 0.0
 
 
+def mean_iou(matrix: Tensor) -> float:
+    """The mean over classes of intersection over union: right, over what is of the class or was called so."""
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+    return 100.0 * float((matrix.diagonal()[union > 0] / union[union > 0]).mean())
+
+
 SUMMARIES: Final[Mapping[str, Callable[[Tensor], float]]] = {
     "kappa": kappa,
     "mean-recall": mean_recall,
     "mean-precision": mean_precision,
+    "miou": mean_iou,
 }

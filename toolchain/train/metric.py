@@ -69,7 +69,7 @@ def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
 
 
 def resolve(spec: str) -> Metric:
-    """`top1`, `kappa`, `mean-recall`, `mean-precision`, or the user's `package.module:function`.
+    """`top1`, `kappa`, `mean-recall`, `mean-precision`, `miou`, or the user's `package.module:function`.
 
     The function is called as `function(outputs, target)` with a tuple of output tensors [n, ...] and the
     target [n, ...], and returns the mean over the batch (a number) or one value a sample ([n]). It may carry
