@@ -38,6 +38,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "interpolative decomposition": ("--method", "uniform", "--criterion", "interpolative"),
     "planner": (),
     "taylor-iterative": ("--method", "taylor-iterative"),
+    "l1l2": ("--method", "l1l2"),
     "morphnet": ("--method", "morphnet"),
     "l0": ("--method", "l0"),
     "bottleneck": ("--method", "bottleneck"),
@@ -50,6 +51,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 NOTES = (
     "taylor-iterative",
+    "l1l2",
     "morphnet",
     "l0",
     "bottleneck",
@@ -57,7 +59,7 @@ NOTES = (
     "mixed connectivity",
     "fine-tuning starts",
 )
-LEARNING = ("taylor-iterative", "morphnet", "l0", "bottleneck", "bar")
+LEARNING = ("taylor-iterative", "l1l2", "morphnet", "l0", "bottleneck", "bar")
 RESOURCES = ("neurons", "macs", "params", "ms")
 
 
