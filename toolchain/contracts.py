@@ -158,8 +158,9 @@ class Session(Protocol):
 class Format:
     """A file format: how to write a program into it and how to run what was written.
 
-    `extra` is the pip extra that brings `packages` (top-level import names). `open` is None where no engine
-    for the format exists on this machine's platform; the reason is then `closed_because`.
+    `extra` is the pip extra that brings `packages` (top-level import names). `read` gives back the metadata
+    that `write` put in; of a file from elsewhere whatever is there. `open` is None where no engine for the
+    format exists on this machine's platform; the reason is then `closed_because`.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Format:
     suffix: str
     extra: str
     write: Callable[[Program, Path, Mapping[str, str]], Artifact]
+    read: Callable[[Path], Mapping[str, str]]
     open: Callable[[Path], Session] | None
     closed_because: str = ""
     packages: tuple[str, ...] = ()

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+VIEWED: Final = "edgefit.input"
+"""The entry in a file's metadata that says what of the input is handed over, after preprocessing."""
 USEFUL: Final = math.log(2)
 """Nats from which on a part is kept: its gate is then open more often than not."""
 

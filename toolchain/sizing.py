@@ -9,7 +9,7 @@ from typing import Final
 
 from toolchain.assembly import material_of
 from toolchain.errors import UnsupportedError
-from toolchain.input_view import InputView, described
+from toolchain.input_view import VIEWED, InputView, described
 from toolchain.plain import to_plain
 from toolchain.program.channels import analyse
 from toolchain.program.entrance import narrowed
@@ -20,8 +20,6 @@ from toolchain.train.viewed import Viewed
 from toolchain.values import Program
 
 SOURCE: Final = "edgefit.source"
-VIEWED: Final = "edgefit.input"
-"""The entry in a file's metadata that says what of the input is handed over, after preprocessing."""
 
 
 def require_sizes(program: Program, asked: float | tuple[tuple[int, int], ...] | None) -> None:

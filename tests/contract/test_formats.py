@@ -164,7 +164,7 @@ def parts(path):
 
 
 def test_metadata_comes_back(written, form):
-    read = importlib.import_module(f"toolchain.export.{form.name}").read_metadata(written.path)
+    read = form.read(written.path)
     assert {key: read.get(key) for key in METADATA} == METADATA
 
 

@@ -1,7 +1,5 @@
 """Every quantizer, by registry: integers where it says so, close to the program, metadata and names kept."""
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
@@ -80,7 +78,7 @@ def test_source_is_untouched_and_nothing_is_left(made):
 
 def test_metadata_is_kept(made):
     _, form, _, result = made
-    read = importlib.import_module(f"toolchain.export.{form.name}").read_metadata(result.path)
+    read = form.read(result.path)
     assert {key: read.get(key) for key in METADATA} == METADATA
 
 

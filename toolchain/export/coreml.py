@@ -182,6 +182,7 @@ FORMAT: Final = Format(
     suffix=".mlpackage",
     extra="coreml",
     write=write,
+    read=read_metadata,
     open=open_file if _MACOS else None,
     closed_because="" if _MACOS else "interpreted on this machine: Core ML runs on macOS and iOS only",
     packages=_PACKAGES,

@@ -202,6 +202,7 @@ FORMAT: Final = Format(
     suffix=".onnx",
     extra="onnx",
     write=write,
+    read=read_metadata,
     open=open_file,
     packages=_PACKAGES,
 )

@@ -185,6 +185,7 @@ FORMAT: Final = Format(
     suffix=".tflite",
     extra="tflite",
     write=write,
+    read=read_metadata,
     open=open_file,
     packages=_PACKAGES,
 )

@@ -16,11 +16,8 @@ from toolchain.report.operators import fallbacks, kinds
 from toolchain.values import Artifact, Measurement, Preprocessing
 
 if TYPE_CHECKING:
-    from toolchain.contracts import Arrays, Data, Session
     from toolchain.gate.sides import Side
 
-SAMPLES: Final = 256
-"""Random inputs on which answers are compared where there are no data."""
 _OF_VERDICT: Final[dict[str, Answer]] = {"held": "pass", "over": "fail"}
 
 
@@ -168,65 +165,25 @@ def _of_operators(
 def _of_answers(limits: Limits, candidate: Side, baseline: Side, progress: Progress) -> Iterator[Judged]:
     if limits.min_agreement is None and limits.max_drop is None:
         return
-    from toolchain.assembly import open_session, runner
-    from toolchain.train.data import open_data
-    from toolchain.train.metric import evaluate, resolve
+    from toolchain.gate.answers import agreeing, answering
+    from toolchain.train.metric import resolve
 
     progress.stage("Comparing the answers")
-    sessions = [open_session(_file(side, "--min-agreement")) for side in (candidate, baseline)]
-    new, old = (_runnable(session) for session in sessions)
-    data = None
-    if limits.data is not None:
-        data = open_data(limits.data, preprocessing=limits.preprocessing, program_inputs=new.specs)
+    files = [_file(side, "--min-agreement") for side in (candidate, baseline)]
+    new, old = (answering(file, limits.data, limits.preprocessing) for file in files)
     if limits.min_agreement is not None:
-        value, samples = _agreement(new, old, data)
-        on = f"of {samples} {'samples' if data else 'random inputs'}"
+        value, samples = agreeing(new, old)
+        on = f"of {samples} {'random inputs' if new.data is None else 'samples'}"
         enough: Answer = "pass" if value >= limits.min_agreement else "fail"
         yield Judged(
             name="agreement", verdict=enough, value=value, limit=limits.min_agreement, unit="%", detail=on
         )
     if limits.max_drop is not None:
-        if data is None:
+        if limits.data is None:
             raise InputError("--max-drop compares accuracies, but there is no --data")
         metric = resolve(limits.metric)
-        before, after = (evaluate(runner(session), data, metric).value for session in (old, new))
-        lost = metric.lost(before, after)
+        lost = metric.lost(old.score(metric), new.score(metric))
         yield _at_most(f"drop of {metric.name}", lost, limits.max_drop, metric.unit)
-
-
-def _agreement(new: Session, old: Session, data: Data | None) -> tuple[float, int]:
-    """(percent of equal decisions on the first output, number of samples)."""
-    from toolchain.verify.parity import agreement
-
-    same, samples = 0.0, 0
-    for arrays in _inputs(new, data):
-        found, wanted = new.run(arrays)[0], old.run(arrays)[0]
-        same += agreement(found, wanted) * len(wanted)
-        samples += len(wanted)
-    return same / samples, samples
-
-
-def _inputs(session: Session, data: Data | None) -> Iterator[Arrays]:
-    import numpy as np
-
-    if data is not None:
-        for tensors, _ in data.validation(SAMPLES):
-            yield tuple(x.numpy() for x in tensors)
-        return
-    rng = np.random.default_rng(0)
-    for _ in range(SAMPLES):
-        shapes = [(tuple(1 if n is None else n for n in spec.shape), spec.dtype) for spec in session.specs]
-        yield tuple(
-            rng.standard_normal(shape).astype(kind) if kind.startswith("float") else
-            rng.integers(0, 2, shape).astype(kind)
-            for shape, kind in shapes
-        )  # fmt: skip
-
-
-def _runnable(session: Session | None) -> Session:
-    if session is None:
-        raise InputError("files of this format cannot be run here, so their answers cannot be compared")
-    return session
 
 
 def _file(side: Side, flag: str) -> Artifact:
