@@ -10,7 +10,7 @@ from PIL import Image
 
 from toolchain.errors import InputError
 from toolchain.train import images
-from toolchain.train.batches import augmented, spread
+from toolchain.train.batches import augmented, spread, without_lone
 from toolchain.train.confusion import IGNORED
 from toolchain.train.data import open_data
 from toolchain.train.reduced import Reduced
@@ -200,6 +200,16 @@ def test_loaders_are_seeded_and_leave_the_random_state(tmp_path):
     for spec, says in (("once", "only once"), ("nothing", "has no"), ("PLAIN", "non-callable")):
         with pytest.raises(InputError, match=says):
             opened(f"{__name__}:{spec}")
+
+
+def test_batches_of_one_are_left_out_after_larger_ones_only():
+    def sizes(*counts):
+        return [len(y) for _, y in without_lone(((), torch.zeros(n)) for n in counts)]
+
+    assert sizes(5, 5, 1) == [5, 5]
+    assert sizes(1, 1, 1) == [1, 1, 1]
+    assert sizes(1, 4, 1, 2) == [1, 4, 2]
+    assert sizes() == []
 
 
 def test_augmentation_moves_and_mirrors_whole_images():

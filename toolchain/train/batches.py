@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,6 +118,15 @@ def share_of(batch: Batch, part: tuple[int, int]) -> Batch:
     inputs, target = batch
     mine = share(len(target), part)
     return tuple(x[mine] for x in inputs), target[mine]
+
+
+def without_lone(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """All but batches of one sample after larger ones: batch norm has no variance for them."""
+    several = False
+    for batch in batches:
+        if len(batch[1]) > 1 or not several:
+            several = len(batch[1]) > 1 or several
+            yield batch
 
 
 def spread(labels: NDArray[Any]) -> NDArray[np.int64]:

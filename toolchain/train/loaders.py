@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toolchain.errors import InputError
-from toolchain.train.batches import share_of, spread
+from toolchain.train.batches import share_of, spread, without_lone
 from toolchain.train.metric import import_attribute
 from toolchain.values import Preprocessing, TensorSpec
 
@@ -49,7 +49,8 @@ class Loaders:
 
         For a share of every batch the whole batch is read: what the loader does is its own.
         """
-        return (share_of(batch, part) for batch in _seeded(self._checked(self.train_loader), seed))
+        batches = without_lone(self._checked(self.train_loader))
+        return (share_of(batch, part) for batch in _seeded(batches, seed))
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation loader's batches."""

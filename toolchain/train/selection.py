@@ -16,7 +16,7 @@ from torch import Tensor
 
 from toolchain.contracts import Data
 from toolchain.errors import InputError
-from toolchain.train.batches import share_of
+from toolchain.train.batches import share_of, without_lone
 from toolchain.train.confusion import IGNORED
 from toolchain.values import Preprocessing
 
@@ -58,14 +58,10 @@ class Selected:
     def train(
         self, batch_size: int, *, seed: int, augment: bool, part: tuple[int, int] = (0, 1)
     ) -> Iterator[Batch]:
-        """One epoch of the training part, shuffled by `seed`, in batches of `batch_size` but the last.
-
-        As of all samples, there is no last batch of one.
-        """
+        """One epoch of the training part, shuffled by `seed`, in batches of `batch_size` but the last."""
         batches = self.whole.train(batch_size, seed=seed, augment=augment)
         whole = _refilled((self._of(batch) for batch in batches), batch_size)
-        several = (batch for n, batch in enumerate(whole) if n == 0 or batch_size == 1 or len(batch[1]) > 1)
-        return (share_of(batch, part) for batch in several)
+        return (share_of(batch, part) for batch in without_lone(whole))
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """The validation part, in a fixed order."""
