@@ -159,8 +159,8 @@ def markdown(record: Mapping[str, Any], name: str) -> str:
         f"{record['model']}, {before:.2f} % before; budgets are its {whole} {resource} divided by 2, 4, ...;"
         f" {setting['learn']} epochs of learning and {setting['tune']} of fine-tuning, together the epochs of"
         f" those that do not learn, {setting['train']} images of each class an epoch; batches of"
-        f" {setting['batch_size']}; seeds {', '.join(map(str, seeds))}, means. In brackets the"
-        f" {'multiply-accumulates' if resource != 'ms' else 'time'} left.",
+        f" {setting['batch_size']}. In brackets the"
+        f" {'multiply-accumulates' if resource != 'ms' else 'time'} left. {_told(seeds)}",
         f"Of {len(runs)} runs {held} held the budget.",
         "",
         "| method | " + " | ".join(f"{factor:g}x" for factor in factors) + " |",
@@ -179,6 +179,13 @@ def markdown(record: Mapping[str, Any], name: str) -> str:
     return "\n".join([*lines, "", pictured, "", f"Made by `{command} {made} {asked}`.", ""])
 
 
+def _told(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"Seed {seeds[0]}."
+    named = " and ".join(map(str, seeds))
+    return f"Seeds {named}: mean, lowest and highest where there are several, else seed {seeds[0]}."
+
+
 def _cell(runs: Sequence[Mapping[str, Any]], whole: Mapping[str, Any], resource: str) -> str:
     reached = [run for run in runs if run["top1"] is not None]
     if not reached:
@@ -188,7 +195,9 @@ def _cell(runs: Sequence[Mapping[str, Any]], whole: Mapping[str, Any], resource:
     else:
         left = mean(run["cost"]["macs"] / whole["macs"] for run in reached)
     missed = "" if all(run["held"] for run in reached) else ", budget missed"
-    return f"{mean(run['top1'] for run in reached):.2f} % ({left:.1%}{missed})"
+    values = [run["top1"] for run in reached]
+    span = f" {min(values):.2f}-{max(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2f} %{span} ({left:.1%}{missed})"
 
 
 def picture(record: Mapping[str, Any]) -> str:
