@@ -24,7 +24,7 @@ _PATIENCE: Final = timedelta(days=30)
 """Of a process that waits for messages: planning and measuring take their time."""
 _HEARING: Final = 5.0
 """Seconds that an ended process may take to have said why."""
-_ANSWER: Final = 30.0
+_ANSWER: Final = 5.0
 """Seconds in which the first process ends for another's failure."""
 _FAILED: Final = "edgefit/failed"
 _ENDED: Final = "edgefit/ended"
