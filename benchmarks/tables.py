@@ -38,10 +38,10 @@ def add(
         results.with_suffix(".svg").write_text(picture(record))
 
 
-def few(flags: argparse.Namespace) -> Path:
-    """`flags.data` thinned to `flags.train` and `flags.val` images of each class, in `flags.out`."""
-    out = flags.out.absolute() / f"data-{flags.train}-{flags.val}"
-    return thinned(flags.data, out, flags.train, flags.val)
+def few(flags: argparse.Namespace, train: int | None = None) -> Path:
+    """`flags.data` with `train` (`flags.train`) and `flags.val` images of each class, in `flags.out`."""
+    count = flags.train if train is None else train
+    return thinned(flags.data, flags.out.absolute() / f"data-{count}-{flags.val}", count, flags.val)
 
 
 def thinned(folder: Path, out: Path, train: int, val: int) -> Path:

@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks.methods.panels import Panel, svg
 from benchmarks.methods.sparsity_report import doubt
 from benchmarks.methods.vgg import images, trained
-from benchmarks.tables import add, few, opened, thinned
+from benchmarks.tables import add, few, opened
 from toolchain.contracts import Data, Silent
 from toolchain.learning import lesson_of
 from toolchain.load.opening import load
@@ -79,7 +79,7 @@ def main() -> int:
     data = images(few(flags))
     path = out / f"vgg-{flags.corpus}-{flags.corpus_epochs}.pt2"
     if not path.exists():
-        many = thinned(flags.data, out / f"data-{flags.corpus}-{flags.val}", flags.corpus, flags.val)
+        many = few(flags, flags.corpus)
         trained(path, images(many), epochs=flags.corpus_epochs)
     program = load(path)
     record["top1_before"] = evaluate(program_runner(program), data, resolve("top1")).value

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.methods.sparsity_report import markdown, picture
 from benchmarks.methods.vgg import fresh, images, trained
-from benchmarks.tables import add, opened, thinned
+from benchmarks.tables import add, few, opened
 from toolchain import registry
 from toolchain.contracts import Data, Schedule, Silent
 from toolchain.load.opening import load
@@ -61,15 +61,15 @@ def main() -> int:
     setting = {name: getattr(flags, name) for name in names}
     results = HERE / "sparsity.json"
     record = opened(results, setting)
-    few = images(_folder(flags, flags.train))
+    data = images(few(flags))
     done = {(run["history"], run["schedule"], run["sparsity"], run["seed"]) for run in record["runs"]}
     for seed in flags.seeds:
         for history in flags.histories:
             for schedule, share in _cells(history, flags.sparsities):
                 if (history, schedule, share, seed) not in done:
-                    start = _start(flags, history, few, seed)
+                    start = _start(flags, history, data, seed)
                     run = {"history": history, "schedule": schedule, "sparsity": share, "seed": seed}
-                    run |= one(flags, start, few, schedule, share, seed)
+                    run |= one(flags, start, data, schedule, share, seed)
                     add(results, record, run, markdown, picture)
     return 0
 
@@ -84,11 +84,6 @@ def _cells(history: str, shares: list[float]) -> list[tuple[str, float]]:
     return [("dense", 0.0), *((name, share) for share in shares for name in names[history])]
 
 
-def _folder(flags: argparse.Namespace, count: int) -> Path:
-    out = flags.out.absolute() / f"data-{count}-{flags.val}"
-    return out if out.exists() else thinned(flags.data, out, count, flags.val)
-
-
 def _start(flags: argparse.Namespace, history: str, few: Data, seed: int) -> Program:
     """The network that weights are taken from; the trained ones are the same for all seeds."""
     if history == "fresh":
@@ -98,7 +93,7 @@ def _start(flags: argparse.Namespace, history: str, few: Data, seed: int) -> Pro
         return load(trained(path, few, epochs=flags.before))
     path = flags.out / f"vgg-{flags.corpus}-{flags.corpus_epochs}.pt2"
     if not path.exists():
-        trained(path, images(_folder(flags, flags.corpus)), epochs=flags.corpus_epochs)
+        trained(path, images(few(flags, flags.corpus)), epochs=flags.corpus_epochs)
     return load(path)
 
 

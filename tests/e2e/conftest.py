@@ -35,20 +35,8 @@ def blots(tmp_path_factory):
         *(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)),
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for step in range(150):
-        part = slice(step % 5 * 100, step % 5 * 100 + 100)
-        optimizer.zero_grad()
-        cross_entropy(model(x[part]), y[part]).backward()
-        optimizer.step()
-    model.eval()
-    with torch.no_grad():
-        assert (model(x[500:]).argmax(1) == y[500:]).float().mean() > 0.8
-    folder = tmp_path_factory.mktemp("blots")
-    save_program(capture(model, (x[:2],), name="blots"), folder / "blots.pt2")
-    arrays = {"x": x[:500], "y": y[:500], "x_val": x[500:], "y_val": y[500:]}
-    np.savez(folder / "blots.npz", **{name: value.numpy() for name, value in arrays.items()})
-    return folder / "blots.pt2", folder / "blots.npz"
+    path = tmp_path_factory.mktemp("blots") / "blots"
+    return _trained(model, x, y, path, train=500, parts=5, steps=150, lr=0.02)
 
 
 class Segmenter(nn.Module):
@@ -79,17 +67,23 @@ def patches(tmp_path_factory):
     x = fine[:, :3] - fine[:, 3:] + 0.3 * torch.randn(300, 3, 16, 16, generator=random)
     torch.manual_seed(0)
     model = Segmenter()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for step in range(40):
-        part = slice(step % 4 * 50, step % 4 * 50 + 50)
+    path = tmp_path_factory.mktemp("patches") / "patches"
+    return _trained(model, x, y, path, train=200, parts=4, steps=40, lr=0.01)
+
+
+def _trained(model, x, y, path, *, train, parts, steps, lr):
+    """(PATH.pt2, PATH.npz): trained on the first `train` samples, part after part, judged on the rest."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    size = train // parts
+    for step in range(steps):
+        part = slice(step % parts * size, step % parts * size + size)
         optimizer.zero_grad()
         cross_entropy(model(x[part]), y[part]).backward()
         optimizer.step()
     model.eval()
     with torch.no_grad():
-        assert (model(x[200:]).argmax(1) == y[200:]).float().mean() > 0.8
-    folder = tmp_path_factory.mktemp("patches")
-    save_program(capture(model, (x[:2],), name="patches"), folder / "patches.pt2")
-    arrays = {"x": x[:200], "y": y[:200], "x_val": x[200:], "y_val": y[200:]}
-    np.savez(folder / "patches.npz", **{name: value.numpy() for name, value in arrays.items()})
-    return folder / "patches.pt2", folder / "patches.npz"
+        assert (model(x[train:]).argmax(1) == y[train:]).float().mean() > 0.8
+    save_program(capture(model, (x[:2],), name=path.name), path.with_suffix(".pt2"))
+    arrays = {"x": x[:train], "y": y[:train], "x_val": x[train:], "y_val": y[train:]}
+    np.savez(path.with_suffix(".npz"), **{name: value.numpy() for name, value in arrays.items()})
+    return path.with_suffix(".pt2"), path.with_suffix(".npz")

@@ -71,15 +71,23 @@ def files(request, tmp_path):
 
 def test_each_is_handed_what_it_was_made_for(files):
     *pair, data = files
-    whole, small = (answering(file, data, Preprocessing()) for file in pair)
+    whole, small = answering(pair, data, Preprocessing())
     assert small.session.specs[0].shape != whole.session.specs[0].shape
     assert agreeing(small, whole) == (100.0, 60)
     scores = [side.score(resolve("top1")) for side in (whole, small)]
     assert scores == pytest.approx([75.0, 75.0])
 
 
+def test_files_made_for_the_same_samples_share_them(files):
+    whole, small, data = files
+    first, again, other = answering([whole, whole, small], data, Preprocessing())
+    assert first.data is again.data
+    assert other.data.data is first.data
+    assert agreeing(first, again) == (100.0, 60)
+
+
 def test_without_data_inputs_of_different_shapes_are_refused(files):
-    sides = [answering(file, None, Preprocessing()) for file in files[:2]]
+    sides = answering(files[:2], None, Preprocessing())
     with pytest.raises(InputError, match="inputs of different shapes"):
         agreeing(*sides)
 
@@ -91,4 +99,4 @@ def test_an_unreadable_entry_is_named(files, tmp_path):
     model.metadata_props[0].value = "{}"
     onnx.save(model, str(tmp_path / "odd.onnx"))
     with pytest.raises(InputError, match=r"odd.onnx: what it says of its input \(edgefit.input\)"):
-        answering(replace(files[1], path=tmp_path / "odd.onnx"), files[2], Preprocessing())
+        answering([replace(files[1], path=tmp_path / "odd.onnx")], files[2], Preprocessing())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -35,33 +35,35 @@ class Answering:
         assert self.data is not None
         return evaluate(runner(self.session), self.data, metric).value
 
-    def answers(self) -> Iterator[Arrays]:
-        """Outputs, batch by batch."""
-        assert self.data is not None
-        for tensors, _ in self.data.validation(SAMPLES):
-            yield self.session.run(tuple(x.numpy() for x in tensors))
 
+def answering(
+    artifacts: Sequence[Artifact], data: str | None, preprocessing: Preprocessing
+) -> tuple[Answering, ...]:
+    """Files and their data; what of its input was pruned (`edgefit.input` in the file) is cut off them.
 
-def answering(artifact: Artifact, data: str | None, preprocessing: Preprocessing) -> Answering:
-    """A file and its data; what of its input was pruned (`edgefit.input` in the file) is cut off them.
+    Data are read once for all files that are made for the same whole samples.
 
     Raises:
-        InputError: the file cannot be run here, or the data do not fit it.
+        InputError: a file cannot be run here, or the data do not fit it.
     """
-    session = open_session(artifact)
-    if session is None:
-        raise InputError("files of this format cannot be run here, so their answers cannot be compared")
+    sessions = [_session(artifact) for artifact in artifacts]
     if data is None:
-        return Answering(session=session, data=None)
+        return tuple(Answering(session=session, data=None) for session in sessions)
     from toolchain.train.data import open_data
     from toolchain.train.viewed import Viewed
 
-    specs = session.specs
-    view = _view(artifact)
-    if view is not None:
-        specs = (replace(specs[0], shape=(specs[0].shape[0], *view.shape)),)
-    found = open_data(data, preprocessing=preprocessing, program_inputs=specs)
-    return Answering(session=session, data=found if view is None else Viewed(data=found, view=view))
+    read: dict[tuple[object, ...], Data] = {}
+    found = []
+    for artifact, session in zip(artifacts, sessions, strict=True):
+        specs, view = session.specs, _view(artifact)
+        if view is not None:
+            specs = (replace(specs[0], shape=(specs[0].shape[0], *view.shape)),)
+        kind = tuple((spec.shape[1:], spec.dtype) for spec in specs)
+        if kind not in read:
+            read[kind] = open_data(data, preprocessing=preprocessing, program_inputs=specs)
+        own = read[kind] if view is None else Viewed(data=read[kind], view=view)
+        found.append(Answering(session=session, data=own))
+    return tuple(found)
 
 
 def agreeing(new: Answering, old: Answering) -> tuple[float, int]:
@@ -73,21 +75,35 @@ def agreeing(new: Answering, old: Answering) -> tuple[float, int]:
     from toolchain.verify.parity import agreement
 
     same, samples = 0.0, 0
-    for found, wanted in _both(new, old):
-        same += agreement(found[0], wanted[0]) * len(wanted[0])
-        samples += len(wanted[0])
+    for own, other in _inputs(new, old):
+        found, wanted = new.session.run(own)[0], old.session.run(other)[0]
+        same += agreement(found, wanted) * len(wanted)
+        samples += len(wanted)
     return same / samples, samples
 
 
-def _both(new: Answering, old: Answering) -> Iterator[tuple[Arrays, Arrays]]:
-    if new.data is not None:
-        yield from zip(new.answers(), old.answers(), strict=True)
-        return
-    shapes = [[spec.shape[1:] for spec in side.session.specs] for side in (new, old)]
-    if shapes[0] != shapes[1]:
-        raise InputError("the two files take inputs of different shapes", hint="give --data")
-    for arrays in _random(new.session):
-        yield new.session.run(arrays), old.session.run(arrays)
+def _inputs(new: Answering, old: Answering) -> Iterator[tuple[Arrays, Arrays]]:
+    """What each of them is handed of the same samples, batch by batch."""
+    if new.data is None or old.data is None:
+        shapes = [[spec.shape[1:] for spec in side.session.specs] for side in (new, old)]
+        if shapes[0] != shapes[1]:
+            raise InputError("the two files take inputs of different shapes", hint="give --data")
+        return ((arrays, arrays) for arrays in _random(new.session))
+    if new.data is old.data:
+        return ((arrays, arrays) for arrays in _samples(new.data))
+    return zip(_samples(new.data), _samples(old.data), strict=True)
+
+
+def _samples(data: Data) -> Iterator[Arrays]:
+    for tensors, _ in data.validation(SAMPLES):
+        yield tuple(x.numpy() for x in tensors)
+
+
+def _session(artifact: Artifact) -> Session:
+    session = open_session(artifact)
+    if session is None:
+        raise InputError("files of this format cannot be run here, so their answers cannot be compared")
+    return session
 
 
 def _random(session: Session) -> Iterator[Arrays]:

@@ -170,7 +170,7 @@ def _of_answers(limits: Limits, candidate: Side, baseline: Side, progress: Progr
 
     progress.stage("Comparing the answers")
     files = [_file(side, "--min-agreement") for side in (candidate, baseline)]
-    new, old = (answering(file, limits.data, limits.preprocessing) for file in files)
+    new, old = answering(files, limits.data, limits.preprocessing)
     if limits.min_agreement is not None:
         value, samples = agreeing(new, old)
         on = f"of {samples} {'random inputs' if new.data is None else 'samples'}"

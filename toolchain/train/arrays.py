@@ -137,11 +137,10 @@ def _check(path: Path, x: NDArray[Any], y: NDArray[Any], spec: TensorSpec, suffi
             raise InputError(
                 f"{path}: {name} holds NaN or infinity (first in sample {where})", hint="clean it"
             )
-    if y.dtype.kind in "iu":
-        numbers = _numbered(y)
-        least = int((numbers if y.ndim == 1 else numbers[numbers != IGNORED]).min(initial=0))
-        if least < 0:
-            raise InputError(f"{path}: {y_name} holds the label {least}", hint="labels count from 0")
+    if y.dtype.kind == "i":
+        wrong = y[(y < 0) & (y != IGNORED)] if y.ndim > 1 else y[y < 0]
+        if wrong.size:
+            raise InputError(f"{path}: {y_name} holds the label {wrong.min()}", hint="labels count from 0")
 
 
 def _numbered(y: NDArray[Any]) -> NDArray[np.int64]:

@@ -27,8 +27,6 @@ ROUNDS: Final = 20
 """Removals, evenly spread: about a twentieth of what has to go each time."""
 END: Final = 0.75
 """Share of the training after which nothing goes any more: the epochs after the last cut matter most."""
-
-
 TINY: Final = 1e-12
 """Of a limit: a channel that saves nothing goes last."""
 
