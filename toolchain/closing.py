@@ -16,7 +16,7 @@ from toolchain.errors import BudgetError
 from toolchain.latency.intervals import pooled
 from toolchain.prune.plan import Solution
 from toolchain.resources import BLOCK
-from toolchain.run import Combination, Run, build_for, measure
+from toolchain.run import Combination, Run, build_for, forget, measure
 from toolchain.values import Artifact, Measurement, Program, PrunePlan
 
 ROUNDS: Final = 3
@@ -72,6 +72,9 @@ def close_loop(
 ) -> Choice:
     """Plan, export, measure; correct the model and plan again while the measurement says so.
 
+    Before a network that missed ends it (the smallest there is, the corrected model's answer once more, or
+    the last round's) it gets a second look: a busy moment shall not decide that a budget cannot be reached.
+
     Raises:
         BudgetError: no measured network held the budget within `ROUNDS` rounds.
     """
@@ -87,9 +90,14 @@ def close_loop(
             if not solution.feasible:
                 raise _unreachable(run, plan, None)
             return choice(plan=plan, program=program, contender=contender, ground=ground)
-        if any(_same(plan, other) for _, other, _ in tried):
+        earlier = [entry[0] for entry in tried if _same(plan, entry[1])]
+        held = any(entry[0].p50_ms <= limit for entry in tried)
+        if earlier and (len(earlier) > 1 or held):
             break
-        measured = _round_measurement(run, contender, program, number)
+        measured = earlier[0] if earlier else _round_measurement(run, contender, program, number)
+        last = bool(earlier) or not solution.feasible or number == ROUNDS
+        if last and not held and measured.p50_ms > limit:
+            measured = _second_look(run, contender, program, measured)
         tried.append((measured, plan, program))
         contender = replace(
             contender,
@@ -131,6 +139,7 @@ def _best(run: Run, tried: Sequence[_Tried]) -> _Tried:
         held = [entry for entry in tried if entry[0].p50_ms <= limit]
     if not held:
         nearest = min(tried, key=lambda entry: entry[0].p50_ms)
+        forget(run, {entry[0].sha256 for entry in tried})
         raise _unreachable(run, nearest[1], nearest[0])
     return min(held, key=lambda entry: entry[1].damage)
 
@@ -179,6 +188,16 @@ def _round_measurement(run: Run, contender: Contender, program: Program, number:
         artifact = build_for(run, program, [combination], contender.in_float)[combination]
     with run.stage(f"Latency of the candidate (round {number})", "measure"):
         return _until_clear(run, artifact)
+
+
+def _second_look(run: Run, contender: Contender, program: Program, first: Measurement) -> Measurement:
+    """The measurement of a network with several times the trials added."""
+    with run.stage("Latency of the candidate, a second look", "measure"):
+        artifact = build_for(run, program, [contender.combination], contender.in_float)[contender.combination]
+        found = first
+        for attempt in range(FURTHER + 1, 2 * FURTHER + 1):
+            found = pooled(found, measure(run, [artifact], ROUND, attempt=attempt)[0])
+    return found
 
 
 def _until_clear(run: Run, artifact: Artifact) -> Measurement:

@@ -40,7 +40,7 @@ from toolchain.prune.planfile import plan_text
 from toolchain.reaching import Reached, reached
 from toolchain.repair import repaired
 from toolchain.report.folder import write_reports
-from toolchain.run import Run, clocked
+from toolchain.run import Run, clocked, forget
 from toolchain.sizing import require_sizes
 from toolchain.specialising import specialised
 from toolchain.stages import Stages
@@ -78,6 +78,8 @@ def compress_run(run: Run, baseline: Baseline) -> Report:
         program = choice.program if tuned is None else tuned.program
         choice, program, weights = kept(run, choice, program)
         proof = prove(choice.run, program, choice, baseline, attempt)
+        if any(entry.name == "ms" and entry.verdict != "held" for entry in proof.limits):
+            forget(run, {measured.sha256 for measured in proof.measurements.values()})
         again = _overshoot(run, choice, baseline, proof) if attempt + 1 < ATTEMPTS else None
         if again is None:
             break

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from toolchain.assembly import Material, build
 from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Target
@@ -24,6 +25,8 @@ from toolchain.values import Artifact, Channels, Measurement, Precision, Program
 
 Combination = tuple[str, Precision]
 T = TypeVar("T")
+
+MEASUREMENTS: Final = "measurements.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +130,24 @@ def measure(
 
     def make(folder: Path) -> None:
         found = run.device.measure(artifacts, sampling, run.progress)
-        (folder / "measurements.json").write_text(json.dumps(to_plain(found)), encoding="utf-8")
+        (folder / MEASUREMENTS).write_text(json.dumps(to_plain(found)), encoding="utf-8")
 
     folder, reused = run.stages.once("measured", inputs, make)
     if reused:
         run.notes.append(f"measurement of {len(artifacts)} files reused: taken earlier under like conditions")
-    text = (folder / "measurements.json").read_text(encoding="utf-8")
+    text = (folder / MEASUREMENTS).read_text(encoding="utf-8")
     return tuple(from_plain(Measurement, entry) for entry in json.loads(text))
+
+
+def forget(run: Run, shas: Collection[str]) -> None:
+    """What was measured of these files is measured anew when it is asked for again.
+
+    For files that missed a limit: whoever runs the same command again doubts the measurement.
+    """
+    for folder in run.stages.all("measured"):
+        found = json.loads((folder / MEASUREMENTS).read_text(encoding="utf-8"))
+        if any(entry["sha256"] in shas for entry in found):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remembered_score(run: Run, name: str, inputs: object, compute: Callable[[], Score]) -> Score:

@@ -31,6 +31,10 @@ class Stages:
         text = json.dumps([__version__, inputs], sort_keys=True, default=str)
         return self.root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
+    def all(self, name: str) -> list[Path]:
+        """The folders of every finished stage `name`."""
+        return [path for path in self.root.glob(f"{name}-*") if path.suffix == ""]
+
     def once(self, name: str, inputs: object, make: Make) -> tuple[Path, bool]:
         """The stage's folder, made by `make(folder)` unless it exists; True when it was reused.
 
