@@ -76,7 +76,7 @@ board: $(READY) ## fetch a root file system for the tests of ssh and adb: sshd, 
 	@$(BIN)/python -m tests.debian
 
 test: $(READY) ## run the tests (under 10 minutes on 2 cores)
-	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m "not slow"
 
 test-all: $(READY) ## run the thorough tests too
 	$(BIN)/pytest

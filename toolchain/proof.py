@@ -247,7 +247,8 @@ def _measure(
 ) -> tuple[Measurement | None, dict[Kind, Measurement]]:
     """The best float original and every file the target runs, in one interleaved measurement.
 
-    While the chosen file's interval straddles the budget the whole is measured again with twice the trials.
+    While the chosen file's interval straddles the budget the whole is measured again with twice the trials;
+    once also where all of it is over a budget that the same widths were measured to hold before.
     """
     runtimes = {r.format: r for r in run.target.runtimes}
     runnable = {k: a for k, a in artifacts.items() if k[0] in runtimes and runtimes[k[0]].runs(k[1])}
@@ -257,10 +258,27 @@ def _measure(
         times = measure(run, [original, *runnable.values()], sampling, attempt=attempt * 10 + repeat)
         results = dict(zip(runnable, times[1:], strict=True))
         limit = run.request.budget.ms
-        if limit is None or verdict(results[chosen], limit) != "inconclusive":
+        if limit is None:
             break
+        judged = verdict(results[chosen], limit)
+        if judged == "held" or (judged == "over" and (repeat or not _has_held(choice, limit))):
+            break
+        if judged == "over":
+            run.notes.append(
+                f"result measured again with twice the trials: {results[chosen].p50_ms:.4g} ms is over the "
+                "budget, which these widths held before fine-tuning"
+            )
         sampling = replace(sampling, trials=2 * sampling.trials)
     return times[0], results
+
+
+def _has_held(choice: Choice, limit_ms: float) -> bool:
+    """Whether the closed loop that ended with this choice measured it under the limit.
+
+    It takes a network that held wherever there is one.
+    """
+    begun = max((i for i, found in enumerate(choice.rounds) if found.number == 1), default=0)
+    return any(verdict(found.measured, limit_ms) == "held" for found in choice.rounds[begun:])
 
 
 def best_float(baseline: Baseline, chosen: Combination) -> Combination:
