@@ -18,7 +18,7 @@ from toolchain.contracts import Sampling
 from toolchain.errors import InputError
 from toolchain.program.capture import fingerprint
 from toolchain.program.cost import cost
-from toolchain.run import Combination, Run, build_for, measure, remembered_score
+from toolchain.run import Combination, Run, build_for, measure, note_disturbed, remembered_score
 from toolchain.train.metric import Score, evaluate, program_runner
 from toolchain.values import Artifact, Cost, Measurement, Precision
 
@@ -57,6 +57,8 @@ def measure_baseline(
         artifacts = build_for(run, run.program, combinations)
     with run.stage("Latency of the original", "measure"):
         times = measure(run, list(artifacts.values()), sampling)
+    for found in times:
+        note_disturbed(run, "original", found)
     measurements = dict(zip(artifacts, times, strict=True))
     drops: dict[Combination, float] = {}
     if run.data is not None:

@@ -16,7 +16,7 @@ from toolchain.errors import BudgetError
 from toolchain.latency.intervals import pooled
 from toolchain.prune.plan import Solution
 from toolchain.resources import BLOCK
-from toolchain.run import Combination, Run, build_for, forget, measure
+from toolchain.run import Combination, Run, build_for, disturbed, forget, measure
 from toolchain.values import Artifact, Measurement, Program, PrunePlan
 
 ROUNDS: Final = 3
@@ -223,9 +223,11 @@ def _unreachable(run: Run, plan: PrunePlan, measured: Measurement | None) -> Bud
         named = ((getattr(plan.cost, name), name) for name in ("macs", "params", "neurons"))
         needs = ", ".join(f"{amount:,} {name}" for amount, name in named if getattr(budget, name) is not None)
         message = f"budget not reached: the smallest network considered still needs {needs or 'more'}"
+    hint = "raise the budget, or allow more: --precision fp32,int8,mixed, --runtime auto"
+    doubt = "" if measured is None else disturbed(measured)
     return BudgetError(
         message,
-        hint="raise the budget, or allow more: --precision fp32,int8,mixed, --runtime auto",
+        hint=f"{doubt}; or {hint}" if doubt else hint,
         plan=plan,
         measured=measured,
     )

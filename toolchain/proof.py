@@ -15,7 +15,7 @@ from toolchain.latency.intervals import verdict
 from toolchain.program.capture import example_inputs, fingerprint
 from toolchain.program.cost import cost
 from toolchain.reaching import checks_there
-from toolchain.run import Combination, Run, measure, remembered_score
+from toolchain.run import Combination, Run, measure, note_disturbed, remembered_score
 from toolchain.train.metric import Score, evaluate, program_runner
 from toolchain.values import Artifact, Budget, Check, Cost, Measurement, Precision, Program, Verdict
 from toolchain.verify.coreml import check_coreml
@@ -269,6 +269,8 @@ def _measure(
                 "budget, which these widths held before fine-tuning"
             )
         sampling = replace(sampling, trials=2 * sampling.trials)
+    if chosen in results:
+        note_disturbed(run, "result", results[chosen])
     return times[0], results
 
 

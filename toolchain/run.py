@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from toolchain.assembly import Material, build
 from toolchain.contracts import Data, Device, Progress, Runtime, Sampling, Target
 from toolchain.input_view import InputView
+from toolchain.latency.intervals import scatter
 from toolchain.plain import from_plain, to_plain
 from toolchain.program.capture import fingerprint
 from toolchain.program.entrance import seeing_whole
@@ -27,6 +28,8 @@ Combination = tuple[str, Precision]
 T = TypeVar("T")
 
 MEASUREMENTS: Final = "measurements.json"
+SCATTERED: Final = 1.25
+"""Trials are said to disagree where the 90th percentile of their medians is over the 10th by this factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,24 @@ def measure(
         run.notes.append(f"measurement of {len(artifacts)} files reused: taken earlier under like conditions")
     text = (folder / MEASUREMENTS).read_text(encoding="utf-8")
     return tuple(from_plain(Measurement, entry) for entry in json.loads(text))
+
+
+def disturbed(measured: Measurement) -> str:
+    """What to say of a measurement whose trials disagree; empty where they do not."""
+    low, high = scatter(measured)
+    if high <= SCATTERED * low:
+        return ""
+    return (
+        f"its trials range from {low:.4g} to {high:.4g} ms: something else used the device, or its clock "
+        "changed; measure while it is quiet"
+    )
+
+
+def note_disturbed(run: Run, what: str, measured: Measurement) -> None:
+    """Add a note on `what` was measured where the trials disagree."""
+    doubt = disturbed(measured)
+    if doubt:
+        run.notes.append(f"{what} in {measured.runtime} {measured.precision}: {doubt}")
 
 
 def forget(run: Run, shas: Collection[str]) -> None:

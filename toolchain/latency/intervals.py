@@ -137,6 +137,12 @@ def pooled(earlier: Measurement, later: Measurement) -> Measurement:
     )
 
 
+def scatter(measurement: Measurement) -> tuple[float, float]:
+    """The 10th and the 90th percentile of the medians of the trials, in milliseconds."""
+    low, high = np.percentile([np.median(samples) for samples in measurement.samples_ms], [10, 90])
+    return float(low), float(high)
+
+
 def verdict(measurement: Measurement | None, budget_ms: float) -> Verdict:
     """Held when the whole interval of the p50 is under the budget, over when all of it is above."""
     if measurement is None:
