@@ -1,6 +1,7 @@
 """The closed loop: plan, export, measure; correct the latency model and plan again.
 
-Latency depends on widths, not on weights: the loop runs before any fine-tuning, at most `ROUNDS` times.
+Latency depends on widths, not on weights: the loop runs before any fine-tuning, at most `ROUNDS` times, and
+`FURTHER_ROUNDS` more while nothing holds the budget or what holds it leaves a lot of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from toolchain.run import Combination, Run, build_for, disturbed, forget, measur
 from toolchain.values import Artifact, Measurement, Program, PrunePlan
 
 ROUNDS: Final = 3
+FURTHER_ROUNDS: Final = 3
+ROOMY: Final = 0.8
+"""A best network under this share of the budget leaves a lot of it."""
 SPARE: Final = 0.92
 """A measured network under this share of the budget was cut too much: plan again with the corrected model."""
 FIRST_AGAIN: Final = 0.5
@@ -72,17 +76,20 @@ def close_loop(
 ) -> Choice:
     """Plan, export, measure; correct the model and plan again while the measurement says so.
 
-    Before a network that missed ends it (the smallest there is, the corrected model's answer once more, or
-    the last round's) it gets a second look: a busy moment shall not decide that a budget cannot be reached.
+    A network gets a second look where it is the corrected model's answer once more, or ends the loop with a
+    miss: a busy moment shall not decide what can be reached.
 
     Raises:
-        BudgetError: no measured network held the budget within `ROUNDS` rounds.
+        BudgetError: no measured network held the budget.
     """
     limit = run.request.budget.ms
     choice = partial(Choice, run=run, combination=contender.combination, reason=reason, candidates=candidates)
     rounds: list[Round] = []
     tried: list[_Tried] = []
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, ROUNDS + FURTHER_ROUNDS + 1):
+        used = _used(tried, limit)
+        if number > ROUNDS and used >= ROOMY:
+            break
         solution = plan_under(run, contender, ground)
         plan = as_plan(run, contender, solution, ground)
         program = reduce(run.program, run.channels, plan)
@@ -91,12 +98,11 @@ def close_loop(
                 raise _unreachable(run, plan, None)
             return choice(plan=plan, program=program, contender=contender, ground=ground)
         earlier = [entry[0] for entry in tried if _same(plan, entry[1])]
-        held = any(entry[0].p50_ms <= limit for entry in tried)
-        if earlier and (len(earlier) > 1 or held):
+        if earlier and (len(earlier) > 1 or used >= ROOMY):
             break
         measured = earlier[0] if earlier else _round_measurement(run, contender, program, number)
-        last = bool(earlier) or not solution.feasible or number == ROUNDS
-        if last and not held and measured.p50_ms > limit:
+        last = not solution.feasible or number == ROUNDS + FURTHER_ROUNDS
+        if earlier or (last and not used and measured.p50_ms > limit):
             measured = _second_look(run, contender, program, measured)
         tried.append((measured, plan, program))
         contender = replace(
@@ -112,6 +118,13 @@ def close_loop(
             break
     _, plan, program = _best(run, tried)
     return choice(plan=plan, program=program, rounds=tuple(rounds), contender=contender, ground=ground)
+
+
+def _used(tried: Sequence[_Tried], limit: float | None) -> float:
+    """The share of the limit that the slowest network under it takes; 0 where none is."""
+    if limit is None:
+        return 0.0
+    return max((entry[0].p50_ms / limit for entry in tried if entry[0].p50_ms <= limit), default=0.0)
 
 
 def _aim(number: int, missed: float) -> float:

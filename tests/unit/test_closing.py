@@ -57,11 +57,11 @@ def program():
     return capture(Net(inplace=False), (torch.randn(2, 3, 8, 8),), name="net")
 
 
-def close(program, monkeypatch, *, share, factor, fixed_ms=0.0, again=0.0, busy=1.0):
+def close(program, monkeypatch, *, share, factor, fixed_ms=0.0, again=0.0, busy=(1.0,)):
     """Close the loop for `share` of the true latency with a model that is off by `factor`.
 
     With `again` every new plan takes longer by that share than the model says, corrected as it may be. The
-    first round sees `busy` times the true latency, a second look does not.
+    first rounds see `busy` times the true latency, later ones and a second look do not.
     """
     channels = analyse(program)
     whole_ms = NS_PER_MAC * cost(program).macs / 1e6 + fixed_ms
@@ -87,7 +87,8 @@ def close(program, monkeypatch, *, share, factor, fixed_ms=0.0, again=0.0, busy=
         true_ms = NS_PER_MAC * cost(pruned).macs / 1e6
         if again:
             true_ms *= contender.model.factor * (1 + again)
-        measured.append(measurement((true_ms + fixed_ms) * (1.0 if measured else busy)))
+        disturbed = busy[len(measured)] if len(measured) < len(busy) else 1.0
+        measured.append(measurement((true_ms + fixed_ms) * disturbed))
         return measured[-1]
 
     def second_look(run, contender, pruned, first):
@@ -150,10 +151,18 @@ def test_a_floor_above_the_budget_is_an_error_with_the_best_plan(program, monkey
 
 @pytest.mark.parametrize("busy", [1.3, 3.0, 20.0])
 def test_a_busy_moment_does_not_decide_that_a_budget_cannot_be_reached(program, monkeypatch, busy):
-    choice, measured, limit = close(program, monkeypatch, share=0.25, factor=1.0, busy=busy)
+    choice, measured, limit = close(program, monkeypatch, share=0.25, factor=1.0, busy=[busy])
     assert measured[0].p50_ms > limit
     assert NS_PER_MAC * cost(choice.program).macs / 1e6 <= limit
     assert choice.run.looks or measured[-1].p50_high_ms <= limit
+
+
+@pytest.mark.parametrize("busy", [(1.5, 0.6, 1.5), (1.5, 1.4, 1.5), (0.5, 1.5, 1.5)])
+def test_rounds_go_on_while_the_budget_is_missed_or_most_of_it_is_left(program, monkeypatch, busy):
+    choice, _, limit = close(program, monkeypatch, share=0.5, factor=1.0, busy=busy)
+    assert len(choice.rounds) > closing.ROUNDS
+    used = NS_PER_MAC * cost(choice.program).macs / 1e6 / limit
+    assert closing.ROOMY <= used <= 1
 
 
 def test_an_overshoot_is_planned_again_at_the_size_of_the_choice(program, monkeypatch):
