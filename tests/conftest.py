@@ -4,6 +4,7 @@ A shell that starts a job in the background has it ignore SIGINT, and so do all 
 send one would then wait for nothing.
 """
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ if hasattr(signal, "SIGHUP"):
     # Under nohup a program that tests start would ignore it too.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.insert(0, str(Path(__file__).parents[1]))
+gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,3 +25,14 @@ def cache_of_the_tests(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEFIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_was_imported_stays():
+    """Garbage collections pass over what a module's tests have loaded: torch's objects alone take half a second.
+
+    A quarter of the time of all tests went there.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
