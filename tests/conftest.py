@@ -29,10 +29,7 @@ def cache_of_the_tests(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def what_was_imported_stays():
-    """Garbage collections pass over what a module's tests have loaded: torch's objects alone take half a second.
-
-    A quarter of the time of all tests went there.
-    """
+    """Collections of garbage pass over what a module has loaded: for torch alone each would take 0.7 s."""
     yield
     gc.collect()
     gc.freeze()
